@@ -1,2 +1,2 @@
-//! Placeholder.
+//! The agent.
 fn main() {}

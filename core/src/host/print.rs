@@ -1,0 +1,1 @@
+//! Prints host state like the tools that a network engineer knows: `wg`, `ip rule`, `ip route`, `nft`.
