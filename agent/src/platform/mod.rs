@@ -10,6 +10,7 @@ pub mod linux;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use thiserror::Error;
 use tieline_core::host::diff::Livenesses;
 use tieline_core::host::{Change, DeviceName, HostState};
@@ -30,6 +31,9 @@ pub struct Observation {
 pub struct Surroundings {
     /// Underlay devices: those that hold a default route, reach an endpoint or were named by flag.
     pub underlay: BTreeMap<String, UnderlayDevice>,
+    /// The host's own addresses on underlay devices that others can use: global scope, neither temporary, deprecated
+    /// nor link-local. (A [`tieline_core::cidr::PrefixSet`] merges addresses into their on-link prefix.)
+    pub addresses: BTreeSet<IpAddr>,
     /// `accept_ra` of each underlay device.
     pub accept_ra: BTreeMap<String, u8>,
     /// Whether nft has `netdev` egress hooks.
