@@ -1,0 +1,38 @@
+# One entry for every habit. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test test-unit lab bench lint crds fmt tools control-plane
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+demo: ## three sites and the company VPN on this machine, in one go (KEEP=1 leaves it running)
+	@tests/run demo
+
+test: ## everything: unit, golden, API and lab tests; ends with "N passed, N failed"
+	@tests/run test
+
+test-unit: ## unit, golden and property tests only
+	@tests/run test-unit
+
+lab: ## one lab suite: make lab SUITE=lab_mesh FILTER=words
+	@tests/run suite $(SUITE) $(FILTER)
+
+bench: ## benches; print ratios against a named limit or rival
+	@tests/run bench
+
+lint: ## formatting, clippy, crate edges, generated files, licences
+	@tests/run lint
+
+crds: ## write crds/yaml/ from the Rust types
+	cargo run --quiet -p xtask -- crds
+
+fmt: ## format all Rust code
+	cargo fmt --all
+
+tools: ## install what tests and demo need from Debian, where it is missing
+	@tests/run tools
+
+control-plane: ## build etcd, kube-apiserver, kube-controller-manager and kubectl into the cache
+	@tests/control-plane/build
