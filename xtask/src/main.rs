@@ -1,2 +1,49 @@
-//! Placeholder.
-fn main() {}
+//! Generation, drift and dependency checks: `cargo run -p xtask -- help`.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `crds` | writes `crds/yaml/` from the Rust types |
+//! | `crds --check` | fails when `crds/yaml/` is not what the types say |
+//! | `deps` | fails when a crate uses what the workspace's rules forbid it |
+
+#![allow(clippy::print_stdout)] // A command line tool: its output is its result.
+
+mod crds;
+mod deps;
+
+use clap::{Parser, Subcommand};
+
+/// Generation, drift and dependency checks.
+#[derive(Parser)]
+#[command(name = "xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Write crds/yaml/ from the Rust types.
+    Crds {
+        /// Write nothing; fail when a file differs.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Fail when a crate uses what the rules of ARCHITECTURE.md forbid it.
+    Deps,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().task {
+        Task::Crds { check: false } => println!("{}", crds::write()?),
+        Task::Crds { check: true } => println!("{}", crds::check()?),
+        Task::Deps => println!("{}", deps::check()?),
+    }
+    Ok(())
+}
+
+/// The root of the workspace.
+fn root() -> anyhow::Result<std::path::PathBuf> {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    anyhow::Context::context(here.parent().map(Into::into), "xtask/ has no parent folder")
+}
