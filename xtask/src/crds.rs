@@ -1,6 +1,7 @@
 //! `crds/yaml/`: one file per kind, generated from the Rust types and checked for drift.
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::{fs, io};
@@ -72,6 +73,26 @@ fn wanted() -> Result<BTreeMap<String, String>> {
             Ok((name, format!("{HEADER}{yaml}")))
         })
         .collect()
+}
+
+/// Bounds are floating-point numbers in the CRD's Rust types; people write `3`, not `3.0`.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            // Only bounds of our own schemas come here; all of them are far below 2^53.
+            if let Some(float) = number
+                .as_f64()
+                .filter(|float| number.is_f64() && float.fract() == 0.0)
+            {
+                #[allow(clippy::cast_possible_truncation)]
+                let whole = float as i64;
+                *value = whole.into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 fn found() -> Result<BTreeMap<String, String>> {
