@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`cluster_link`], [`cluster`], [`site`], [`vpn_attachment`] | what users write |
 //! | [`address_ledger`], [`network_plan`], [`peer`] | what the operator and the agents write |
+//! | [`mod@convert`] | objects to and from `core` values, each field parsed once |
 //! | [`convert`] | objects to and from `core` values, each field parsed once |
 //! | [`validate`] | the API server's checks, offline |
 //!
@@ -15,9 +16,11 @@
 pub mod address_ledger;
 pub mod cluster;
 pub mod cluster_link;
+pub mod convert;
 pub mod network_plan;
 pub mod peer;
 mod schema;
+pub mod sealed;
 pub mod site;
 pub mod vpn_attachment;
 
