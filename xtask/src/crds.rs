@@ -68,8 +68,10 @@ fn wanted() -> Result<BTreeMap<String, String>> {
         .iter()
         .map(|crd| {
             let name = format!("{}.yaml", crd.spec.names.plural);
-            let yaml =
-                serde_norway::to_string(crd).with_context(|| format!("writing {name} as YAML"))?;
+            let mut value = serde_json::to_value(crd).with_context(|| format!("writing {name}"))?;
+            whole_numbers(&mut value);
+            let yaml = serde_norway::to_string(&value)
+                .with_context(|| format!("writing {name} as YAML"))?;
             Ok((name, format!("{HEADER}{yaml}")))
         })
         .collect()
