@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The labs: a real API server, network namespaces with real WireGuard packets, and the oracles
+//! that the suites and the demo share.
+
+pub mod control_plane;
+pub mod lab;

@@ -1,0 +1,194 @@
+//! What a node's kernel holds, as text that compares: counters, ages and interface numbers are
+//! left out, so that two dumps are equal exactly when the state is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::netns::NetNs;
+
+/// A node's network state by area.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dump {
+    areas: BTreeMap<&'static str, Vec<String>>,
+}
+
+/// Area name and the command that shows it. Areas whose order has no meaning are sorted.
+const COMMANDS: [(&str, bool, &str, &[&str]); 9] = [
+    ("links", true, "ip", &["-d", "-o", "link", "show"]),
+    ("addresses", true, "ip", &["-o", "addr", "show"]),
+    ("rules IPv4", false, "ip", &["-4", "rule", "show"]),
+    ("rules IPv6", false, "ip", &["-6", "rule", "show"]),
+    (
+        "routes IPv4",
+        true,
+        "ip",
+        &["-4", "-d", "route", "show", "table", "all"],
+    ),
+    (
+        "routes IPv6",
+        true,
+        "ip",
+        &["-6", "-d", "route", "show", "table", "all"],
+    ),
+    ("next hops", true, "ip", &["nexthop", "show"]),
+    ("nft", false, "nft", &["-s", "list", "ruleset"]),
+    ("xfrm", false, "ip", &["xfrm", "policy"]),
+];
+
+/// Per-device and node-wide settings that an agent may touch.
+const SETTINGS: [&str; 6] = [
+    "rp_filter",
+    "forwarding",
+    "accept_ra",
+    "disable_ipv6",
+    "addr_gen_mode",
+    "src_valid_mark",
+];
+const NODE_WIDE: [&str; 5] = [
+    "net/ipv4/ip_forward",
+    "net/ipv4/fib_multipath_hash_policy",
+    "net/ipv6/fib_multipath_hash_policy",
+    "net/ipv4/fib_multipath_use_neigh",
+    "net/ipv4/conf/all/rp_filter",
+];
+
+impl Dump {
+    pub(super) fn take(ns: &NetNs) -> Result<Self> {
+        let mut areas = BTreeMap::new();
+        for (area, sorted, program, args) in COMMANDS {
+            let mut lines: Vec<String> = ns
+                .cmd(program, args)?
+                .lines()
+                .map(|line| normal(area, line))
+                .filter(|line| !line.is_empty())
+                .collect();
+            if sorted {
+                lines.sort();
+            }
+            areas.insert(area, lines);
+        }
+        areas.insert("sysctls", ns.run(|| Ok(settings()))?);
+        Ok(Self { areas })
+    }
+
+    /// The lines of one area: `links`, `addresses`, `rules IPv4`, `routes IPv6`, `nft`, `sysctls` …
+    #[must_use]
+    pub fn area(&self, name: &str) -> &[String] {
+        self.areas.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// All lines that hold `word`, for "nothing of ours is left".
+    #[must_use]
+    pub fn mentions(&self, word: &str) -> Vec<String> {
+        let all = self
+            .areas
+            .iter()
+            .flat_map(|(area, lines)| lines.iter().map(move |line| (area, line)));
+        all.filter(|(_, line)| line.contains(word))
+            .map(|(area, line)| format!("{area}: {line}"))
+            .collect()
+    }
+
+    /// What differs from `later`: `-` for lines that are gone, `+` for new ones. Empty means equal.
+    #[must_use]
+    pub fn diff(&self, later: &Self) -> Vec<String> {
+        let mut out = Vec::new();
+        for (area, before) in &self.areas {
+            let after = later.area(area);
+            out.extend(
+                before
+                    .iter()
+                    .filter(|line| !after.contains(line))
+                    .map(|line| format!("{area}: -{line}")),
+            );
+            out.extend(
+                after
+                    .iter()
+                    .filter(|line| !before.contains(line))
+                    .map(|line| format!("{area}: +{line}")),
+            );
+        }
+        out
+    }
+}
+
+impl fmt::Display for Dump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (area, lines) in &self.areas {
+            writeln!(f, "# {area}")?;
+            for line in lines {
+                writeln!(f, "{line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Drops what changes by itself: interface numbers, MAC addresses, byte counts and life times.
+fn normal(area: &str, line: &str) -> String {
+    let line = line.replace('\\', " ");
+    let mut words = Vec::new();
+    let mut rest = line.split_whitespace().peekable();
+    if matches!(area, "links" | "addresses")
+        && let Some(first) = rest.peek()
+        && first
+            .strip_suffix(':')
+            .is_some_and(|number| number.parse::<u32>().is_ok())
+    {
+        rest.next();
+    }
+    while let Some(word) = rest.next() {
+        match word {
+            // The next word is a number of no meaning, or what a moment's settling changes.
+            "packets" | "bytes" | "expires" | "handle" | "link-netnsid" | "link-netns"
+            | "bridge_id" | "designated_root" | "root_id" | "designated_bridge" | "numtxqueues"
+            | "numrxqueues" | "link/ether" | "parentdev" | "age" => {
+                rest.next();
+            }
+            "state" if area == "links" => {
+                rest.next();
+            }
+            timer if timer.ends_with("_timer") => {
+                rest.next();
+            }
+            _ => words.push(word.split("@if").next().unwrap_or(word).to_owned()),
+        }
+    }
+    let text = words.join(" ");
+    // Link-local addresses follow from MAC addresses, which are drawn anew.
+    if text.contains("fe80::") && !text.starts_with("fe80::/64") {
+        String::new()
+    } else {
+        text
+    }
+}
+
+fn settings() -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut read = |name: &str| {
+        if let Ok(value) = std::fs::read_to_string(Path::new("/proc/sys").join(name)) {
+            lines.push(format!("{name} = {}", value.trim()));
+        }
+    };
+    for name in NODE_WIDE {
+        read(name);
+    }
+    for family in ["net/ipv4/conf", "net/ipv6/conf"] {
+        let Ok(devices) = std::fs::read_dir(Path::new("/proc/sys").join(family)) else {
+            continue;
+        };
+        for device in devices.flatten() {
+            for setting in SETTINGS {
+                read(&format!(
+                    "{family}/{}/{setting}",
+                    device.file_name().to_string_lossy()
+                ));
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
