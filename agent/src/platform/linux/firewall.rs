@@ -1,0 +1,89 @@
+//! Our nft tables: loaded in one transaction, read back as the kernel's own listing.
+//!
+//! The kernel prints a ruleset in its own words, so what it printed right after a load is kept on disk beside the ruleset;
+//! as long as it prints the same, the tables are as we wrote them. That survives a restart of the agent without a
+//! rewrite, and notices any change by others.
+
+use super::{nft, state};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
+use tieline_core::host::firewall::Ruleset;
+
+/// Families and names of our tables.
+const TABLES: [(&str, &str); 2] = [("inet", "tieline"), ("netdev", "tieline")];
+
+/// What was loaded last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Loaded {
+    ruleset: Ruleset,
+    listing: String,
+}
+
+/// Our tables, and what we know of them.
+#[derive(Debug)]
+pub(super) struct Firewall {
+    file: PathBuf,
+    loaded: Option<Loaded>,
+}
+
+impl Firewall {
+    /// Remembers what a former run loaded. A file that cannot be read is as good as none: the tables are written again.
+    pub(super) fn open(file: PathBuf) -> Self {
+        Self {
+            loaded: state::load(&file),
+            file,
+        }
+    }
+
+    /// The ruleset in force. Tables that are not as we wrote them are an empty ruleset, which nobody wants, so that they
+    /// are replaced or removed; no tables are `None`.
+    pub(super) async fn observe(&self) -> io::Result<Option<Ruleset>> {
+        let listing = list().await?;
+        if listing.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(match &self.loaded {
+            Some(loaded) if loaded.listing == listing => loaded.ruleset.clone(),
+            _ => Ruleset::default(),
+        }))
+    }
+
+    /// Replaces our tables.
+    pub(super) async fn replace(&mut self, ruleset: &Ruleset) -> io::Result<()> {
+        nft::load(&ruleset.script()).await?;
+        let loaded = Loaded {
+            ruleset: ruleset.clone(),
+            listing: list().await?,
+        };
+        state::save(&self.file, &loaded)?;
+        self.loaded = Some(loaded);
+        Ok(())
+    }
+
+    /// Removes our tables; tables that are gone already are no error. Tells whether there were any.
+    pub(super) async fn remove(&mut self) -> io::Result<bool> {
+        let mut script = String::new();
+        for (family, name) in TABLES {
+            if nft::list_table(family, name).await?.is_some() {
+                script.push_str(&format!("delete table {family} {name}\n"));
+            }
+        }
+        if !script.is_empty() {
+            nft::load(&script).await?;
+        }
+        self.loaded = None;
+        state::remove(&self.file)?;
+        Ok(!script.is_empty())
+    }
+}
+
+async fn list() -> io::Result<String> {
+    let mut listing = String::new();
+    for (family, name) in TABLES {
+        if let Some(table) = nft::list_table(family, name).await? {
+            listing.push_str(&table);
+        }
+    }
+    Ok(listing)
+}

@@ -1,0 +1,229 @@
+//! What the host looks like around us: underlay devices, and other tables' filters.
+
+use super::addresses::{self, HostAddress};
+use super::links::Links;
+use super::netlink::Netlink;
+use super::routes;
+use super::{nft, sysctl};
+use crate::platform::Surroundings;
+use netlink_packet_route::route::{RouteMessage, RouteType};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use tieline_core::cidr::{Family, Prefix, PrefixSet};
+use tieline_core::host::TABLE_MAIN;
+use tieline_core::node::UnderlayDevice;
+
+/// A table that is never loaded: does the kernel have egress hooks (Linux 5.16)?
+const EGRESS_PROBE: &str = "table netdev tieline_probe {\n\
+    chain out { type filter hook egress device lo priority 0; policy accept; }\n}\n";
+
+/// Whether nft has `netdev` egress hooks.
+pub(super) async fn has_netdev_egress() -> bool {
+    nft::would_load(EGRESS_PROBE).await
+}
+
+/// Reads what is around us. `endpoints` are addresses that the underlay has to reach, `extra` devices named by flag.
+pub(super) async fn read(
+    netlink: &Netlink,
+    extra: &BTreeSet<String>,
+    endpoints: &BTreeSet<IpAddr>,
+    netdev_egress: bool,
+) -> io::Result<Surroundings> {
+    let links = Links::read(netlink).await?;
+    let all = addresses::read(netlink).await?;
+    let mut main = Vec::new();
+    for family in Family::BOTH {
+        for message in routes::dump(netlink, family, TABLE_MAIN).await? {
+            main.extend(MainRoute::parse(&message));
+        }
+    }
+    let mut indexes = underlay(&main, endpoints);
+    indexes.extend(
+        extra
+            .iter()
+            .filter_map(|name| Some(links.by_name(name)?.index)),
+    );
+
+    let mut around = Surroundings {
+        netdev_egress,
+        ..Surroundings::default()
+    };
+    for link in indexes.iter().filter_map(|index| links.by_index(*index)) {
+        if link.ours().is_some() || link.name == "lo" {
+            continue;
+        }
+        let device = UnderlayDevice {
+            mtu: link.mtu,
+            prefixes: prefixes(link.index, &all, &main),
+        };
+        around.underlay.insert(link.name.clone(), device);
+        around.addresses.extend(
+            all.iter()
+                .filter(|address| address.link == link.index && usable(address))
+                .map(|address| address.address),
+        );
+        let accept_ra = sysctl::get(&format!("net/ipv6/conf/{}/accept_ra", link.name));
+        if let Some(value) = accept_ra.ok().and_then(|text| text.parse().ok()) {
+            around.accept_ra.insert(link.name.clone(), value);
+        }
+    }
+    around.foreign_forward_drops = forward_drops(&nft::list_chains().await?);
+    Ok(around)
+}
+
+/// A unicast route of the main table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct MainRoute {
+    prefix: Prefix,
+    links: Vec<u32>,
+    gateway: bool,
+}
+
+impl MainRoute {
+    fn parse(message: &RouteMessage) -> Option<Self> {
+        if message.header.kind != RouteType::Unicast {
+            return None;
+        }
+        let (links, gateway) = routes::links_of(message);
+        Some(Self {
+            prefix: routes::prefix_of(message)?,
+            links,
+            gateway,
+        })
+    }
+}
+
+/// Links that hold a default route, and links by which the longest match for an endpoint leaves.
+fn underlay(main: &[MainRoute], endpoints: &BTreeSet<IpAddr>) -> BTreeSet<u32> {
+    let mut by_prefix: BTreeMap<Prefix, Vec<u32>> = BTreeMap::new();
+    for route in main {
+        by_prefix
+            .entry(route.prefix)
+            .or_default()
+            .extend(&route.links);
+    }
+    let defaults = Family::BOTH.map(Prefix::everything);
+    let reaching = endpoints.iter().filter_map(|endpoint| {
+        let longest = Family::of(*endpoint).host_len();
+        (0..=longest)
+            .rev()
+            .map(|len| Prefix::containing(*endpoint, len))
+            .find(|prefix| by_prefix.contains_key(prefix))
+    });
+    defaults
+        .into_iter()
+        .chain(reaching)
+        .filter_map(|prefix| by_prefix.get(&prefix))
+        .flatten()
+        .copied()
+        .collect()
+}
+
+/// The prefixes of a link's addresses and what the main table has on it without a gateway.
+fn prefixes(link: u32, addresses: &[HostAddress], main: &[MainRoute]) -> PrefixSet {
+    let own = addresses
+        .iter()
+        .filter(|address| address.link == link)
+        .map(|address| Prefix::containing(address.address, address.len));
+    let routed = main
+        .iter()
+        .filter(|route| !route.gateway && route.links.contains(&link))
+        .map(|route| route.prefix);
+    own.chain(routed)
+        .filter(|prefix| prefix.len() != 0 && !link_local(prefix.address()))
+        .collect()
+}
+
+fn usable(address: &HostAddress) -> bool {
+    address.global
+        && !address.deprecated
+        && !address.temporary
+        && !address.address.is_loopback()
+        && !link_local(address.address)
+}
+
+fn link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => {
+            Prefix::containing(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into(), 10)
+                .contains_address(address.into())
+        }
+    }
+}
+
+/// Base chains on the forward hook that drop by default, except our own.
+fn forward_drops(chains: &serde_json::Value) -> BTreeSet<String> {
+    let entries = chains["nftables"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    entries
+        .iter()
+        .map(|entry| &entry["chain"])
+        .filter(|chain| {
+            chain["hook"] == "forward" && chain["policy"] == "drop" && chain["table"] != "tieline"
+        })
+        .map(|chain| {
+            let text = |field: &str| chain[field].as_str().unwrap_or("?").to_owned();
+            format!("{} {} {}", text("family"), text("table"), text("name"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn route(prefix: &str, links: &[u32], gateway: bool) -> MainRoute {
+        MainRoute {
+            prefix: prefix.parse().unwrap(),
+            links: links.to_vec(),
+            gateway,
+        }
+    }
+
+    #[test]
+    fn the_underlay_is_where_default_routes_and_endpoints_are() {
+        let main = [
+            route("0.0.0.0/0", &[2], true),
+            route("10.9.0.0/16", &[3], true),
+            route("10.64.1.0/24", &[4], false),
+            route("2001:db8::/32", &[5, 6], true),
+        ];
+        let endpoints = ["10.9.3.4", "192.0.2.1", "2001:db8::9"].map(|text| text.parse().unwrap());
+        assert_eq!(
+            underlay(&main, &endpoints.into()),
+            BTreeSet::from([2, 3, 5, 6])
+        );
+        assert_eq!(underlay(&main, &BTreeSet::new()), BTreeSet::from([2]));
+    }
+
+    #[test]
+    fn on_link_prefixes_are_those_without_a_gateway() {
+        let main = [
+            route("0.0.0.0/0", &[2], true),
+            route("192.0.2.0/25", &[2], false),
+            route("198.51.100.0/24", &[2], true),
+            route("fe80::/64", &[2], false),
+        ];
+        assert_eq!(prefixes(2, &[], &main).to_string(), "192.0.2.0/25");
+    }
+
+    #[test]
+    fn only_others_forward_chains_that_drop_are_told() {
+        let chains = serde_json::json!({"nftables": [
+            {"metainfo": {}},
+            {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}},
+            {"chain": {"family": "ip", "table": "filter", "name": "INPUT", "hook": "input", "policy": "drop"}},
+            {"chain": {"family": "ip6", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "accept"}},
+            {"chain": {"family": "inet", "table": "tieline", "name": "forw", "hook": "forward", "policy": "drop"}},
+        ]});
+        assert_eq!(
+            forward_drops(&chains),
+            BTreeSet::from(["ip filter FORWARD".to_owned()])
+        );
+    }
+}

@@ -1,0 +1,2 @@
+//! The platform on this machine's own kernel.
+fn main() {}
