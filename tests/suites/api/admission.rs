@@ -1,4 +1,5 @@
-//! The policies of `deploy/manifests` that hold for everybody, an administrator included.
+//! What holds for everybody, an administrator included: the policies of `deploy/manifests`, and the fencing of revisions by the
+//! definitions (which run at every update, so no policy repeats it).
 
 use std::time::Duration;
 
@@ -19,11 +20,11 @@ pub(crate) fn tests() -> Tests {
             ledger_delete,
         ),
         (
-            "admission: a ledger's revision does not fall",
+            "fencing: a ledger's revision does not fall",
             ledger_revision,
         ),
         (
-            "admission: a plan's revision does not fall within a lineage",
+            "fencing: a plan's revision does not fall within a lineage",
             plan_revision,
         ),
         (
@@ -133,7 +134,7 @@ fn ledger_revision(server: &Server) -> Result<()> {
     server.apply(&ledger("cluster-fenced", "fenced-lineage", 5))?;
     refused(
         server.apply(&ledger("cluster-fenced", "fenced-lineage", 4)),
-        &["revision"],
+        &["never falls"],
     )?;
     server.apply(&ledger("cluster-fenced", "fenced-lineage", 6))?;
     let revision = server.kubectl(&[
@@ -154,7 +155,7 @@ fn plan_revision(server: &Server) -> Result<()> {
         )
     };
     server.apply(&plan("first-lineage", 5))?;
-    refused(server.apply(&plan("first-lineage", 4)), &["revision"])?;
+    refused(server.apply(&plan("first-lineage", 4)), &["never falls"])?;
     server.apply(&plan("first-lineage", 5))?;
     server.apply(&plan("second-lineage", 1))?;
     Ok(())
