@@ -10,6 +10,7 @@
 //! | [`mod@convert`] | objects to and from `core` values, each field parsed once |
 //! | [`convert`] | objects to and from `core` values, each field parsed once |
 //! | [`validate`] | the API server's checks, offline |
+//! | [`mod@validate`] | the API server's checks, offline |
 //!
 //! This crate uses kube's derive alone: no client, no runtime, no clock.
 
@@ -22,6 +23,7 @@ pub mod peer;
 mod schema;
 pub mod sealed;
 pub mod site;
+pub mod validate;
 pub mod vpn_attachment;
 
 pub use address_ledger::{AddressLedger, AddressLedgerSpec, AddressLedgerStatus};
@@ -30,6 +32,7 @@ pub use cluster_link::{ClusterLink, ClusterLinkSpec, ClusterLinkStatus};
 pub use network_plan::{NetworkPlan, NetworkPlanSpec, NetworkPlanStatus};
 pub use peer::{Peer, PeerSpec, PeerStatus};
 pub use site::{Site, SiteSpec, SiteStatus};
+pub use validate::{Violation, validate, validate_update};
 pub use vpn_attachment::{VpnAttachment, VpnAttachmentSpec, VpnAttachmentStatus};
 
 /// A condition of a status, as in all of Kubernetes.
