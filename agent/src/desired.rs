@@ -1,0 +1,168 @@
+//! What this node is to be, from what the API server and the disk say. Pure.
+//!
+//! ```text
+//!  lists complete, no plan ──────────────────────────► Withdrawn   everything of ours goes
+//!  lists complete, plan admitted ────────────────────► Mesh        plan and peers of the API
+//!  plan refused (older), unreadable, or API silent ──► Mesh        the last good plan *and its peers*, from disk
+//!  nothing known ────────────────────────────────────► Unknown     what the kernel holds stays
+//! ```
+//!
+//! A refused plan brings its peers down with it: both come from the same restored API server, so its Peers may lack
+//! nodes that joined since.
+
+use crate::index::{Own, Plans, Snapshot};
+use crate::store::{LastGood, Revisions};
+use std::fmt;
+use std::sync::Arc;
+use tieline_core::ids::Lineage;
+use tieline_core::network_plan::NetworkPlan;
+use tieline_core::peer::{AcceptedPeer, AcceptedPeers};
+
+/// What this node is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Desired {
+    /// Nothing is known, so nothing is changed.
+    Unknown,
+    /// There is no plan: everything of ours goes.
+    Withdrawn,
+    /// Part of this mesh, or its guard alone while the own Peer is not accepted.
+    Mesh(Mesh),
+}
+
+/// A plan and the peers that go with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mesh {
+    /// All that is needed to restore it.
+    pub inputs: LastGood,
+    /// Whether the inputs come from the API, else from disk.
+    pub fresh: bool,
+}
+
+impl Mesh {
+    /// All accepted peers; a local one wins over a foreign one of the same name.
+    #[must_use]
+    pub fn peers(&self) -> Arc<AcceptedPeers> {
+        if self.inputs.foreign.is_empty() {
+            return Arc::clone(&self.inputs.local);
+        }
+        let mut peers = (*self.inputs.foreign).clone();
+        peers.extend(
+            self.inputs
+                .local
+                .iter()
+                .map(|(name, peer)| (name.clone(), peer.clone())),
+        );
+        Arc::new(peers)
+    }
+}
+
+/// A plan that is older than one that was seen before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The history that both belong to.
+    pub lineage: Lineage,
+    /// Revision of the plan that the API server offers.
+    pub offered: u64,
+    /// Highest revision that this node saw.
+    pub highest: u64,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the API server offers plan revision {} of lineage {}, and this node has seen {}: it was probably restored \
+             from a backup. The last good plan stays; the operator has to publish a higher revision",
+            self.offered, self.lineage, self.highest
+        )
+    }
+}
+
+/// The decision, with what speaks against the API's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What this node is to be.
+    pub desired: Desired,
+    /// The plan that was not taken.
+    pub refused: Option<Refused>,
+    /// Lists that have not been read completely yet.
+    pub awaiting: Vec<&'static str>,
+}
+
+/// Decides.
+#[must_use]
+pub fn decide(
+    snapshot: &Snapshot,
+    last_good: Option<&LastGood>,
+    highest: &Revisions,
+    own: &Own,
+) -> Decision {
+    let awaiting = awaiting(snapshot);
+    let from_disk = |refused: Option<Refused>| Decision {
+        desired: last_good.map_or(Desired::Unknown, |inputs| {
+            Desired::Mesh(Mesh {
+                inputs: inputs.clone(),
+                fresh: false,
+            })
+        }),
+        refused,
+        awaiting: awaiting.clone(),
+    };
+    let (Some(plans), Some(local), Some(foreign)) =
+        (&snapshot.plans, &snapshot.local, &snapshot.foreign)
+    else {
+        return from_disk(None);
+    };
+    let Some(plan) = own_plan(plans, own.find(local).map(|(_, peer)| peer)) else {
+        if snapshot.unreadable_plans > 0 {
+            return from_disk(None);
+        }
+        return Decision {
+            desired: Desired::Withdrawn,
+            refused: None,
+            awaiting,
+        };
+    };
+    match highest.get(&plan.lineage) {
+        Some(&highest) if plan.revision < highest => from_disk(Some(Refused {
+            lineage: plan.lineage.clone(),
+            offered: plan.revision,
+            highest,
+        })),
+        _ => Decision {
+            desired: Desired::Mesh(Mesh {
+                inputs: LastGood {
+                    plan: Arc::clone(plan),
+                    local: Arc::clone(local),
+                    foreign: Arc::clone(foreign),
+                },
+                fresh: true,
+            }),
+            refused: None,
+            awaiting,
+        },
+    }
+}
+
+fn awaiting(snapshot: &Snapshot) -> Vec<&'static str> {
+    [
+        ("NetworkPlans", snapshot.plans.is_some()),
+        ("Peers of this cluster", snapshot.local.is_some()),
+        ("Peers of other clusters", snapshot.foreign.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(what, complete)| (!complete).then_some(what))
+    .collect()
+}
+
+/// The plan that this node belongs to: the one with its segment, else the one with its cluster, else any, whose guard
+/// then holds until the node is accepted.
+fn own_plan<'a>(plans: &'a Plans, peer: Option<&AcceptedPeer>) -> Option<&'a Arc<NetworkPlan>> {
+    let with_peer = |test: &dyn Fn(&NetworkPlan, &AcceptedPeer) -> bool| {
+        let peer = peer?;
+        plans.values().find(|plan| test(plan, peer))
+    };
+    with_peer(&|plan, peer| plan.segment(&peer.segment).is_some())
+        .or_else(|| with_peer(&|plan, peer| plan.cluster(&peer.cluster).is_some()))
+        .or_else(|| plans.values().next())
+}

@@ -1,0 +1,308 @@
+//! What only this host knows, gathered from readings that were taken already. Pure.
+
+use crate::platform::{Observation, Surroundings};
+use crate::store::SeenEndpoint;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use tieline_core::host::diff::Livenesses;
+use tieline_core::host::{DeviceName, HostState};
+use tieline_core::ids::NodeName;
+use tieline_core::keys::PublicKey;
+use tieline_core::network_plan::NetworkPlan;
+use tieline_core::node::{LocalFacts, PathState};
+use tieline_core::peer::{AcceptedPeers, Endpoint, EndpointHost, Scope};
+
+/// A path whose latest handshake is younger than this is up. WireGuard makes a new handshake every 120 s on a tunnel
+/// that carries anything, and rejects packets of a session older than 180 s (WireGuard paper, section 6.2).
+pub const FRESH_HANDSHAKE: Duration = Duration::from_secs(180);
+
+/// Endpoints that a claim holds at most (the schema's bound).
+const MAX_ENDPOINTS: usize = 16;
+
+/// Where the API server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiServer {
+    /// At this address.
+    Address(IpAddr),
+    /// Under this name.
+    Name(NodeName),
+}
+
+/// What facts are made from.
+#[derive(Debug)]
+pub struct Readings<'a> {
+    /// The kernel's state of ours.
+    pub observation: &'a Observation,
+    /// What is around us.
+    pub surroundings: &'a Surroundings,
+    /// Public key of each device that this node can run.
+    pub keys: BTreeMap<DeviceName, PublicKey>,
+    /// Last good DNS answers.
+    pub names: BTreeMap<NodeName, Vec<IpAddr>>,
+    /// Where peers were last seen.
+    pub seen: &'a [SeenEndpoint],
+    /// The API server's hosts.
+    pub api_servers: &'a [ApiServer],
+    /// First UDP port.
+    pub first_port: u16,
+    /// Mark of encrypted packets.
+    pub fwmark: u32,
+}
+
+/// The host's facts.
+#[must_use]
+pub fn local_facts(readings: Readings<'_>) -> LocalFacts {
+    let Readings {
+        observation,
+        surroundings,
+        keys,
+        names,
+        seen,
+        api_servers,
+        first_port,
+        fwmark,
+    } = readings;
+    LocalFacts {
+        underlay: surroundings.underlay.clone(),
+        api_servers: api_servers
+            .iter()
+            .flat_map(|server| match server {
+                ApiServer::Address(address) => vec![*address],
+                ApiServer::Name(name) => names.get(name).cloned().unwrap_or_default(),
+            })
+            .collect(),
+        keys,
+        resolved: names,
+        last_seen: seen
+            .iter()
+            .map(|seen| ((seen.device, seen.key), seen.endpoint))
+            .collect(),
+        paths: path_states(&observation.liveness),
+        netdev_egress: surroundings.netdev_egress,
+        accept_ra: surroundings.accept_ra.clone(),
+        first_port,
+        fwmark,
+    }
+}
+
+/// The state of each path that had a handshake.
+#[must_use]
+pub fn path_states(liveness: &Livenesses) -> BTreeMap<(DeviceName, PublicKey), PathState> {
+    liveness
+        .iter()
+        .filter_map(|(path, liveness)| {
+            let age = liveness.handshake_age?;
+            let state = if age < FRESH_HANDSHAKE {
+                PathState::Up
+            } else {
+                PathState::Down
+            };
+            Some((*path, state))
+        })
+        .collect()
+}
+
+/// Where peers are seen now, with what is known of those that are not: peers that no device has any more are forgotten.
+#[must_use]
+pub fn seen_endpoints(observation: &Observation, before: &[SeenEndpoint]) -> Vec<SeenEndpoint> {
+    let remembered: BTreeMap<(DeviceName, PublicKey), SocketAddr> = before
+        .iter()
+        .map(|seen| ((seen.device, seen.key), seen.endpoint))
+        .collect();
+    let mut all = Vec::new();
+    for (device, state) in &observation.state.devices {
+        for (key, peer) in &state.peers {
+            let alive = observation
+                .liveness
+                .get(&(*device, *key))
+                .and_then(|liveness| liveness.handshake_age)
+                .is_some_and(|age| age < FRESH_HANDSHAKE);
+            let now = if alive { peer.endpoint } else { None };
+            if let Some(endpoint) = now.or_else(|| remembered.get(&(*device, *key)).copied()) {
+                all.push(SeenEndpoint {
+                    device: *device,
+                    key: *key,
+                    endpoint,
+                });
+            }
+        }
+    }
+    // Devices that do not exist at this moment (a restart of an embedded backend) keep what is known.
+    let gone = before
+        .iter()
+        .filter(|seen| !observation.state.devices.contains_key(&seen.device));
+    all.extend(gone.cloned());
+    all
+}
+
+/// Every DNS name that the plan and the peers mention.
+#[must_use]
+pub fn dns_names(
+    plan: &NetworkPlan,
+    peers: &AcceptedPeers,
+    api_servers: &[ApiServer],
+) -> BTreeSet<NodeName> {
+    let endpoints = peers
+        .values()
+        .flat_map(|peer| &peer.endpoints)
+        .chain(plan.sites.iter().flat_map(|site| &site.public_addresses))
+        .chain(plan.vpns.iter().filter_map(|vpn| vpn.endpoint.as_ref()));
+    endpoints
+        .filter_map(|endpoint| match &endpoint.host {
+            EndpointHost::Name(name) => Some(name.clone()),
+            EndpointHost::Address(_) => None,
+        })
+        .chain(api_servers.iter().filter_map(|server| match server {
+            ApiServer::Name(name) => Some(name.clone()),
+            ApiServer::Address(_) => None,
+        }))
+        .collect()
+}
+
+/// What this node claims: what was configured, and its own addresses. An address of a private range is of use inside
+/// the site; another is of use to everybody.
+#[must_use]
+pub fn claimed_endpoints(addresses: &BTreeSet<IpAddr>, configured: &[Endpoint]) -> Vec<Endpoint> {
+    let found = addresses
+        .iter()
+        .filter(|address| {
+            !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
+        })
+        .map(|address| Endpoint {
+            host: EndpointHost::Address(*address),
+            port: None,
+            scope: if is_private(*address) {
+                Scope::Site
+            } else {
+                Scope::Public
+            },
+        });
+    let mut all: Vec<Endpoint> = Vec::new();
+    for endpoint in configured.iter().cloned().chain(found) {
+        let known = all
+            .iter()
+            .any(|other| other.host == endpoint.host && other.port == endpoint.port);
+        if !known && all.len() < MAX_ENDPOINTS {
+            all.push(endpoint);
+        }
+    }
+    all
+}
+
+/// RFC 1918, RFC 6598 (shared between a provider's customers), RFC 3927 and RFC 4193.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_private() || v4.is_link_local() || (a == 100 && (64..128).contains(&b))
+        }
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// How many paths to gateways are up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// Up.
+    pub up: usize,
+    /// All.
+    pub total: usize,
+    /// Those that are not, as `peer by device`, sorted.
+    pub down: Vec<String>,
+}
+
+/// Counts the tunnels to gateways and to foreign VPN boxes: those of the devices as wanted, judged by what is seen.
+#[must_use]
+pub fn count_paths(
+    plan: &NetworkPlan,
+    peers: &AcceptedPeers,
+    wanted: &HostState,
+    liveness: &Livenesses,
+) -> Paths {
+    let mut owners: BTreeMap<PublicKey, &str> = BTreeMap::new();
+    for gateway in plan.segments.iter().flat_map(|segment| &segment.gateways) {
+        for key in peers
+            .get(&gateway.peer)
+            .into_iter()
+            .flat_map(|peer| peer.keys.values())
+        {
+            owners.insert(*key, gateway.peer.as_str());
+        }
+    }
+    let states = path_states(liveness);
+    let mut paths = Paths::default();
+    for (device, state) in &wanted.devices {
+        for key in state.peers.keys() {
+            let Some(owner) = owners.get(key) else {
+                continue;
+            };
+            paths.total += 1;
+            if states.get(&(*device, *key)) == Some(&PathState::Up) {
+                paths.up += 1;
+            } else {
+                paths.down.push(format!("{owner} by {device}"));
+            }
+        }
+    }
+    paths.down.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tieline_core::host::Liveness;
+
+    #[test]
+    fn a_path_is_up_for_180_seconds_after_its_handshake() {
+        let key = |byte| PublicKey::from_bytes([byte; 32]).unwrap();
+        let age = |seconds| Liveness {
+            handshake_age: Some(Duration::from_secs(seconds)),
+            ..Liveness::default()
+        };
+        let device = DeviceName::outer(0);
+        let states = path_states(&Livenesses::from([
+            ((device, key(9)), age(179)),
+            ((device, key(10)), age(180)),
+            ((device, key(11)), Liveness::default()),
+        ]));
+        assert_eq!(states.get(&(device, key(9))), Some(&PathState::Up));
+        assert_eq!(states.get(&(device, key(10))), Some(&PathState::Down));
+        assert_eq!(states.get(&(device, key(11))), None);
+    }
+
+    #[test]
+    fn private_addresses_are_for_the_site_and_configured_endpoints_come_first() {
+        let addresses = [
+            "10.1.2.3",
+            "203.0.113.7",
+            "fd00::7",
+            "2001:db8::7",
+            "100.65.0.1",
+        ]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+        let configured = [
+            Endpoint::parse("gw.example.com:7000", Scope::Public).unwrap(),
+            Endpoint::parse("10.1.2.3", Scope::Public).unwrap(),
+        ];
+        let claimed: Vec<String> = claimed_endpoints(&addresses, &configured)
+            .iter()
+            .map(|endpoint| format!("{endpoint} {:?}", endpoint.scope))
+            .collect();
+        assert_eq!(
+            claimed,
+            [
+                "gw.example.com:7000 Public",
+                "10.1.2.3 Public",
+                "100.65.0.1 Site",
+                "203.0.113.7 Public",
+                "2001:db8::7 Public",
+                "fd00::7 Site",
+            ]
+        );
+    }
+}

@@ -1,0 +1,125 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::report::{Outcome, Role};
+use tieline_core::ids::PeerName;
+
+fn own(status: PeerStatus) -> OwnPeer {
+    OwnPeer {
+        name: PeerName::new("shop.a").unwrap(),
+        generation: Some(3),
+        status,
+    }
+}
+
+fn statement(role: Role) -> Statement {
+    let outcome = Outcome {
+        role,
+        revision: Some(7),
+        ..Outcome::default()
+    };
+    Statement {
+        claim: Claim {
+            applied_revision: 7,
+            ..Claim::default()
+        },
+        backend: Backend::Embedded,
+        verdicts: outcome.verdicts(),
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+#[test]
+fn what_was_written_needs_no_second_write() {
+    let first = compose(
+        &statement(Role::Member),
+        &own(PeerStatus::default()),
+        at(10),
+    );
+    assert_eq!(
+        difference(&PeerStatus::default(), &first),
+        Difference::Major
+    );
+    let second = compose(&statement(Role::Member), &own(first.clone()), at(99));
+    assert_eq!(difference(&first, &second), Difference::None);
+    assert_eq!(first, second);
+}
+
+#[test]
+fn a_condition_that_turns_is_major_and_gets_a_new_time_and_the_others_keep_theirs() {
+    let first = compose(&statement(Role::Guard), &own(PeerStatus::default()), at(10));
+    let second = compose(&statement(Role::Member), &own(first.clone()), at(99));
+    assert_eq!(difference(&first, &second), Difference::Major);
+    let time = |kind: &str| {
+        second
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind)
+            .unwrap()
+            .last_transition_time
+            .0
+    };
+    assert_eq!(time("Ready"), at(99));
+    assert_eq!(time("Applied"), at(10));
+}
+
+#[test]
+fn a_message_or_a_generation_is_minor_and_others_conditions_are_not_ours() {
+    let first = compose(
+        &statement(Role::Member),
+        &own(PeerStatus::default()),
+        at(10),
+    );
+    let mut other = first.clone();
+    other.observed_generation = Some(4);
+    assert_eq!(difference(&other, &first), Difference::Minor);
+    let mut other = first.clone();
+    other.conditions[0].message = "another".to_owned();
+    assert_eq!(difference(&other, &first), Difference::Minor);
+    let mut other = first.clone();
+    other.conditions.push(Condition {
+        type_: "Accepted".to_owned(),
+        ..first.conditions[0].clone()
+    });
+    assert_eq!(difference(&other, &first), Difference::None);
+    other.conditions.push(Condition {
+        type_: "StateKept".to_owned(),
+        ..first.conditions[0].clone()
+    });
+    assert_eq!(difference(&other, &first), Difference::Major);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flapping_condition_is_written_four_times_and_then_every_fifteen_seconds() {
+    let start = Instant::now();
+    let mut budget = Budget::new(start);
+    let mut writes = Vec::new();
+    let mut now = start;
+    while now < start + Duration::from_secs(60) {
+        match budget.due(Difference::Major, now) {
+            Due::Now => {
+                budget.spend(now);
+                writes.push(now.duration_since(start).as_secs());
+            }
+            Due::At(at) => now = at,
+            Due::Never => unreachable!("it differs always"),
+        }
+    }
+    assert_eq!(writes, [0, 0, 0, 0, 15, 30, 45]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_waits_a_minute_since_the_last_write() {
+    let start = Instant::now();
+    let mut budget = Budget::new(start);
+    budget.spend(start);
+    let soon = start + Duration::from_secs(10);
+    assert!(
+        matches!(budget.due(Difference::Minor, soon), Due::At(at) if at == start + MINOR_PAUSE)
+    );
+    let later = start + Duration::from_secs(60);
+    assert!(matches!(budget.due(Difference::Minor, later), Due::Now));
+}

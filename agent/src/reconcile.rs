@@ -1,0 +1,337 @@
+//! One reconcile: from what is known to what the kernel carries, and a report of it.
+//!
+//! Every step is marked IO or pure. No step can end the agent: what goes wrong becomes a part of the [`Outcome`], and
+//! the next event or resync tries again. Reading first and writing last means that a host that cannot be read is not
+//! written to.
+
+use crate::desired::{Decision, Desired, Mesh, decide};
+use crate::facts::{ApiServer, Readings, count_paths, dns_names, local_facts, path_states};
+use crate::identity::Identity;
+use crate::index::{Own, Snapshot};
+use crate::memory::Memory;
+use crate::names::Answers;
+use crate::platform::{Observation, Platform, Secrets, Surroundings};
+use crate::report::{Outcome, Role, chain};
+use crate::sealed::{Opened, open};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tieline_core::host::diff::{Change, diff};
+use tieline_core::host::{DeviceName, HostState};
+use tieline_core::ids::NodeName;
+use tieline_core::keys::PublicKey;
+use tieline_core::node::{PathState, node_config, resolve};
+use tieline_core::peer::AcceptedPeers;
+
+/// Numbers that the whole mesh shares, and what the agent knows about its way to the API server.
+#[derive(Debug, Clone)]
+pub struct Constants {
+    /// First UDP port.
+    pub first_port: u16,
+    /// Mark of encrypted packets.
+    pub fwmark: u32,
+    /// The API server's hosts.
+    pub api_servers: Vec<ApiServer>,
+}
+
+/// The agent: a platform, and what it needs to decide.
+#[derive(Debug)]
+pub struct Agent<P> {
+    /// The kernel.
+    pub platform: P,
+    /// The node's keys.
+    pub identity: Identity,
+    /// What is kept on disk.
+    pub memory: Memory,
+    own: Own,
+    constants: Constants,
+    last: Option<LastReading>,
+}
+
+/// What the last reconcile left behind, to notice cheaply that something has changed.
+#[derive(Debug)]
+struct LastReading {
+    state: HostState,
+    paths: BTreeMap<(DeviceName, PublicKey), PathState>,
+    surroundings: Surroundings,
+    mesh: Option<(Mesh, Arc<AcceptedPeers>, HostState)>,
+}
+
+/// What a node needs and what came of asking for it.
+struct Wanted {
+    state: HostState,
+    secrets: Secrets,
+    role: Role,
+    peers: Arc<AcceptedPeers>,
+    problems: BTreeMap<tieline_core::ids::VpnName, String>,
+}
+
+impl<P: Platform> Agent<P> {
+    /// An agent that has not looked at anything yet.
+    #[must_use]
+    pub fn new(
+        platform: P,
+        identity: Identity,
+        memory: Memory,
+        own: Own,
+        constants: Constants,
+    ) -> Self {
+        Self {
+            platform,
+            identity,
+            memory,
+            own,
+            constants,
+            last: None,
+        }
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn own(&self) -> &Own {
+        &self.own
+    }
+
+    /// Says where the API server is, once that is known.
+    pub fn set_api_servers(&mut self, api_servers: Vec<ApiServer>) {
+        self.constants.api_servers = api_servers;
+    }
+
+    /// What was around the host at the last look.
+    #[must_use]
+    pub fn surroundings(&self) -> Option<&Surroundings> {
+        self.last.as_ref().map(|last| &last.surroundings)
+    }
+
+    /// Devices and peers that the kernel held at the last look.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.last.as_ref().map_or((0, 0), |last| {
+            let devices = &last.state.devices;
+            let peers = devices.values().map(|device| device.peers.len()).sum();
+            (devices.len(), peers)
+        })
+    }
+
+    /// The DNS names that matter at the moment.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<NodeName> {
+        match self.last.as_ref().and_then(|last| last.mesh.as_ref()) {
+            Some((mesh, peers, _)) => {
+                dns_names(&mesh.inputs.plan, peers, &self.constants.api_servers)
+            }
+            None => BTreeSet::new(),
+        }
+    }
+
+    /// Makes the kernel what it is to be.
+    pub async fn reconcile(&mut self, snapshot: &Snapshot, names: &Answers) -> Outcome {
+        // pure: what is this node to be?
+        let decision = decide(
+            snapshot,
+            self.memory.last_good(),
+            self.memory.revisions(),
+            &self.own,
+        );
+        let mut outcome = self.opening(&decision, snapshot);
+        // IO: what is?
+        let (observation, surroundings) = match self.read().await {
+            Ok(readings) => readings,
+            Err(error) => {
+                outcome.read_error = Some(error);
+                return outcome;
+            }
+        };
+        // IO (disk): what is seen now is known after a restart.
+        self.memory.note_observed(&observation);
+        self.memory.note_names(names);
+        if let Desired::Mesh(mesh) = &decision.desired
+            && mesh.fresh
+        {
+            self.memory.admit(&mesh.inputs);
+        }
+        // pure: what does that take here?
+        let wanted = self.wanted(&decision.desired, &observation, &surroundings, names);
+        let changes = wanted.as_ref().map_or_else(Vec::new, |wanted| {
+            diff(&observation.state, &observation.liveness, &wanted.state)
+        });
+        // IO: write, and read back what was written.
+        let after = match &wanted {
+            Some(wanted) => {
+                self.write(&changes, &wanted.secrets, observation, &mut outcome)
+                    .await
+            }
+            None => observation,
+        };
+        // pure: report.
+        self.close(decision, wanted, after, surroundings, &mut outcome);
+        outcome
+    }
+
+    /// A cheap look: whether something has changed that a reconcile would answer. Keeps last-seen endpoints in step.
+    ///
+    /// An error is something that the next reconcile will meet again and report.
+    pub async fn has_news(&mut self) -> bool {
+        let Ok(observation) = self.platform.observe().await else {
+            return true;
+        };
+        self.memory.note_observed(&observation);
+        self.last.as_ref().is_none_or(|last| {
+            last.state != observation.state || last.paths != path_states(&observation.liveness)
+        })
+    }
+
+    fn opening(&self, decision: &Decision, snapshot: &Snapshot) -> Outcome {
+        let mesh = match &decision.desired {
+            Desired::Mesh(mesh) => Some(mesh),
+            Desired::Unknown | Desired::Withdrawn => None,
+        };
+        Outcome {
+            role: match &decision.desired {
+                Desired::Unknown => Role::Unknown,
+                Desired::Withdrawn => Role::Withdrawn,
+                Desired::Mesh(_) => Role::Guard,
+            },
+            revision: mesh.map(|mesh| mesh.inputs.plan.revision),
+            from_disk: mesh.is_some_and(|mesh| !mesh.fresh),
+            awaiting: decision.awaiting.clone(),
+            refused: decision.refused.clone(),
+            unreadable: snapshot
+                .complaints
+                .iter()
+                .chain(&snapshot.outages)
+                .map(|(what, why)| (what.clone(), why.clone()))
+                .collect(),
+            ..Outcome::default()
+        }
+    }
+
+    async fn read(&mut self) -> Result<(Observation, Surroundings), String> {
+        let observation = self.platform.observe().await.map_err(|e| chain(&e))?;
+        let surroundings = self.platform.surroundings().await.map_err(|e| chain(&e))?;
+        Ok((observation, surroundings))
+    }
+
+    fn wanted(
+        &self,
+        desired: &Desired,
+        observation: &Observation,
+        surroundings: &Surroundings,
+        names: &Answers,
+    ) -> Option<Wanted> {
+        let mesh = match desired {
+            Desired::Unknown => return None,
+            Desired::Withdrawn => {
+                return Some(Wanted {
+                    state: HostState::default(),
+                    secrets: Secrets::default(),
+                    role: Role::Withdrawn,
+                    peers: Arc::default(),
+                    problems: BTreeMap::new(),
+                });
+            }
+            Desired::Mesh(mesh) => mesh,
+        };
+        let peers = mesh.peers();
+        let own = self.own.find(&mesh.inputs.local);
+        let Opened {
+            secrets,
+            public_keys,
+            problems,
+        } = open(&mesh.inputs.plan, own.map(|(_, peer)| peer), &self.identity);
+        let mut keys = self.identity.public_keys();
+        keys.extend(public_keys);
+        let config = node_config(&mesh.inputs.plan, &peers, own.map(|(name, _)| name));
+        let facts = local_facts(Readings {
+            observation,
+            surroundings,
+            keys,
+            names: names.clone(),
+            seen: &self.memory.seen().endpoints,
+            api_servers: &self.constants.api_servers,
+            first_port: self.constants.first_port,
+            fwmark: self.constants.fwmark,
+        });
+        // A Peer without accepted keys is known, and nobody can talk to it yet.
+        let accepted = own.is_some_and(|(_, peer)| !peer.keys.is_empty());
+        Some(Wanted {
+            state: resolve(&config, &facts),
+            secrets,
+            role: if accepted { Role::Member } else { Role::Guard },
+            peers,
+            problems,
+        })
+    }
+
+    async fn write(
+        &mut self,
+        changes: &[Change],
+        secrets: &Secrets,
+        before: Observation,
+        outcome: &mut Outcome,
+    ) -> Observation {
+        if changes.is_empty() {
+            return before;
+        }
+        for change in changes {
+            tracing::debug!(%change, "writing");
+        }
+        let errors = self.platform.apply(changes, secrets).await;
+        outcome.writes = changes.len();
+        outcome.write_errors = errors.iter().map(|error| chain(error)).collect();
+        for error in &outcome.write_errors {
+            tracing::warn!(%error, "change failed");
+        }
+        match self.platform.observe().await {
+            Ok(after) => after,
+            Err(error) => {
+                outcome.read_error = Some(chain(&error));
+                before
+            }
+        }
+    }
+
+    fn close(
+        &mut self,
+        decision: Decision,
+        wanted: Option<Wanted>,
+        after: Observation,
+        surroundings: Surroundings,
+        outcome: &mut Outcome,
+    ) {
+        let mut kept = None;
+        if let Some(wanted) = wanted {
+            outcome.role = wanted.role;
+            outcome.secrets = wanted.problems;
+            outcome.remaining = if outcome.writes == 0 {
+                Vec::new()
+            } else {
+                diff(&after.state, &after.liveness, &wanted.state)
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect()
+            };
+            if let Desired::Mesh(mesh) = decision.desired {
+                outcome.paths = count_paths(
+                    &mesh.inputs.plan,
+                    &wanted.peers,
+                    &wanted.state,
+                    &after.liveness,
+                );
+                if outcome.is_applied() {
+                    self.memory.note_applied(mesh.inputs.plan.revision);
+                }
+                kept = Some((mesh, wanted.peers, wanted.state));
+            } else if outcome.is_applied() {
+                self.memory.note_withdrawn();
+            }
+        }
+        outcome.forward_drops = surroundings.foreign_forward_drops.clone();
+        outcome.store = self.memory.problems();
+        self.last = Some(LastReading {
+            paths: path_states(&after.liveness),
+            state: after.state,
+            surroundings,
+            mesh: kept,
+        });
+    }
+}

@@ -1,0 +1,406 @@
+//! What an agent says about its node. Pure, and it cannot fail: every error of a reconcile ends as a condition.
+//!
+//! | condition | True | False |
+//! |---|---|---|
+//! | `Ready` | the kernel carries the plan, and a path is up | the reason of what is missing |
+//! | `Applied` | what is wanted is in the kernel, read back | it is not, or it is not known what is wanted |
+//! | `PathsUp` | at least one path to a gateway is up, or none is needed | none is |
+//! | `RevisionRefused` | the API server offers an older plan | absent |
+//! | `ForwardDropped` | another table drops forwarded packets by default | absent |
+//! | `SecretsOpened` | absent | a sealed secret cannot be opened |
+//! | `StateKept` | absent | a file of the state directory is damaged or cannot be written |
+//! | `ObjectsRead` | absent | a plan or Peer cannot be read, or a watch does not work |
+//!
+//! Messages are stable: sorted, bounded, without times and ages, so that a node at rest writes nothing.
+
+use crate::desired::Refused;
+use crate::facts::Paths;
+use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::ids::VpnName;
+
+/// Entries that a message lists before it says how many more there are.
+const LISTED: usize = 5;
+/// Characters of one entry.
+const ENTRY: usize = 300;
+
+/// What one reconcile came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What this node is to be.
+    pub role: Role,
+    /// The plan's revision.
+    pub revision: Option<u64>,
+    /// The plan came from disk.
+    pub from_disk: bool,
+    /// Lists that have not been read yet.
+    pub awaiting: Vec<&'static str>,
+    /// The plan that was not taken.
+    pub refused: Option<Refused>,
+    /// Objects that cannot be used, and watches that do not work.
+    pub unreadable: BTreeMap<String, String>,
+    /// Sealed secrets that cannot be opened.
+    pub secrets: BTreeMap<VpnName, String>,
+    /// Trouble with the state directory.
+    pub store: BTreeMap<String, String>,
+    /// The kernel could not be read.
+    pub read_error: Option<String>,
+    /// Changes that failed.
+    pub write_errors: Vec<String>,
+    /// What differs still, after everything was written.
+    pub remaining: Vec<String>,
+    /// Changes that were made.
+    pub writes: usize,
+    /// Paths to gateways.
+    pub paths: Paths,
+    /// Forward chains of others that drop by default.
+    pub forward_drops: BTreeSet<String>,
+}
+
+/// What a node is in the mesh.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing is known.
+    #[default]
+    Unknown,
+    /// There is no plan.
+    Withdrawn,
+    /// There is a plan, and this node is not accepted yet: it carries the guard alone.
+    Guard,
+    /// Part of the mesh.
+    Member,
+}
+
+/// A judgement, without the time that it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Condition type.
+    pub kind: &'static str,
+    /// Whether it holds.
+    pub holds: bool,
+    /// Why, for machines.
+    pub reason: &'static str,
+    /// Why, for people.
+    pub message: String,
+}
+
+impl Outcome {
+    /// Whether the kernel is as wanted.
+    #[must_use]
+    pub fn is_applied(&self) -> bool {
+        matches!(self.role, Role::Guard | Role::Member | Role::Withdrawn)
+            && self.read_error.is_none()
+            && self.write_errors.is_empty()
+            && self.remaining.is_empty()
+    }
+
+    /// Whether this node carries its share of the mesh.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.role == Role::Member && self.is_applied() && self.has_path()
+    }
+
+    fn has_path(&self) -> bool {
+        self.paths.total == 0 || self.paths.up > 0
+    }
+
+    /// All conditions, in order of type.
+    #[must_use]
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        let applied = self.applied();
+        let paths = self.paths_up();
+        let mut all = vec![self.ready(&applied, &paths), applied, paths];
+        if let Some(refused) = &self.refused {
+            all.push(verdict(
+                "RevisionRefused",
+                true,
+                "OlderThanSeen",
+                refused.to_string(),
+            ));
+        }
+        if !self.forward_drops.is_empty() {
+            all.push(verdict(
+                "ForwardDropped",
+                true,
+                "ForeignChain",
+                format!(
+                    "other forward chains drop by default, which Tieline cannot override: {}. Accept traffic from and \
+                     to tie*, or between the planned ranges, there",
+                    list(self.forward_drops.iter().cloned())
+                ),
+            ));
+        }
+        let entries = |map: &BTreeMap<String, String>| {
+            list(map.iter().map(|(what, why)| format!("{what}: {why}")))
+        };
+        if !self.secrets.is_empty() {
+            let secrets = self
+                .secrets
+                .iter()
+                .map(|(vpn, why)| format!("VpnAttachment {vpn}: {why}"));
+            all.push(verdict("SecretsOpened", false, "CannotOpen", list(secrets)));
+        }
+        if !self.store.is_empty() {
+            all.push(verdict("StateKept", false, "Damaged", entries(&self.store)));
+        }
+        if !self.unreadable.is_empty() {
+            let message = entries(&self.unreadable);
+            all.push(verdict("ObjectsRead", false, "Unreadable", message));
+        }
+        all.sort_by_key(|verdict| verdict.kind);
+        all
+    }
+
+    fn ready(&self, applied: &Verdict, paths: &Verdict) -> Verdict {
+        let (holds, reason, message) = match self.role {
+            _ if !applied.holds => (false, applied.reason, applied.message.clone()),
+            Role::Member if !paths.holds => (false, paths.reason, paths.message.clone()),
+            Role::Member => (true, "InMesh", "this node carries its share of the mesh".to_owned()),
+            Role::Guard => (
+                false,
+                "NotAccepted",
+                "the operator has not accepted this node's keys yet; planned ranges are unreachable until then".to_owned(),
+            ),
+            Role::Withdrawn | Role::Unknown => (false, applied.reason, applied.message.clone()),
+        };
+        verdict("Ready", holds, reason, message)
+    }
+
+    fn applied(&self) -> Verdict {
+        let (holds, reason, message) = if let Some(error) = &self.read_error {
+            (false, "CannotRead", entry(error))
+        } else if !self.write_errors.is_empty() {
+            (
+                false,
+                "CannotWrite",
+                list(self.write_errors.iter().cloned()),
+            )
+        } else if !self.remaining.is_empty() {
+            let message = format!(
+                "what was written does not stay: {}. Something else on this host may be changing it",
+                list(self.remaining.iter().cloned())
+            );
+            (false, "ReadBackDiffers", message)
+        } else {
+            match (self.role, self.revision) {
+                (Role::Unknown, _) => (
+                    false,
+                    "Waiting",
+                    format!(
+                        "no plan is known yet; waiting for {}",
+                        self.awaiting.join(", ")
+                    ),
+                ),
+                (Role::Withdrawn, _) => (
+                    true,
+                    "NoPlan",
+                    "there is no NetworkPlan; nothing of Tieline is in this node's kernel"
+                        .to_owned(),
+                ),
+                (_, revision) => {
+                    let revision = revision.unwrap_or_default();
+                    let source = if self.from_disk {
+                        ", the last good one, from disk"
+                    } else {
+                        ""
+                    };
+                    (
+                        true,
+                        "UpToDate",
+                        format!("the kernel carries plan revision {revision}{source}"),
+                    )
+                }
+            }
+        };
+        verdict("Applied", holds, reason, message)
+    }
+
+    fn paths_up(&self) -> Verdict {
+        let Paths { up, total, down } = &self.paths;
+        let count = format!("{up} of {total} paths to gateways are up");
+        let (holds, reason, message) = match (*up, *total) {
+            (_, 0) => (
+                true,
+                "NoneNeeded",
+                "this node needs no path to another gateway".to_owned(),
+            ),
+            (0, _) => (
+                false,
+                "NoneUp",
+                format!("{count}; down: {}", list(down.iter().cloned())),
+            ),
+            (up, total) if up < total => (
+                true,
+                "SomeUp",
+                format!("{count}; down: {}", list(down.iter().cloned())),
+            ),
+            _ => (true, "AllUp", count),
+        };
+        verdict("PathsUp", holds, reason, message)
+    }
+}
+
+fn verdict(kind: &'static str, holds: bool, reason: &'static str, message: String) -> Verdict {
+    Verdict {
+        kind,
+        holds,
+        reason,
+        message,
+    }
+}
+
+/// The first entries, and how many more there are.
+fn list(entries: impl IntoIterator<Item = String>) -> String {
+    let all: Vec<String> = entries.into_iter().collect();
+    let mut text = all
+        .iter()
+        .take(LISTED)
+        .map(|text| entry(text))
+        .collect::<Vec<_>>()
+        .join("; ");
+    if all.len() > LISTED {
+        text.push_str(&format!("; and {} more", all.len() - LISTED));
+    }
+    text
+}
+
+fn entry(text: &str) -> String {
+    if text.chars().count() <= ENTRY {
+        return text.to_owned();
+    }
+    text.chars().take(ENTRY).chain(['…']).collect()
+}
+
+/// An error and everything that caused it, on one line.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Some libraries repeat their cause in their own words.
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn find(outcome: &Outcome, kind: &str) -> Verdict {
+        outcome
+            .verdicts()
+            .into_iter()
+            .find(|verdict| verdict.kind == kind)
+            .unwrap()
+    }
+
+    fn member() -> Outcome {
+        Outcome {
+            role: Role::Member,
+            revision: Some(7),
+            paths: Paths {
+                up: 1,
+                total: 2,
+                down: vec!["shop.b by tie0".to_owned()],
+            },
+            ..Outcome::default()
+        }
+    }
+
+    #[test]
+    fn a_member_with_one_path_is_ready_and_says_which_path_is_down() {
+        let outcome = member();
+        assert!(outcome.is_ready());
+        assert!(find(&outcome, "Ready").holds);
+        let paths = find(&outcome, "PathsUp");
+        assert_eq!(paths.reason, "SomeUp");
+        assert!(
+            paths.message.contains("shop.b by tie0"),
+            "{}",
+            paths.message
+        );
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_the_reason_of_not_ready() {
+        let cases = [
+            (
+                Outcome {
+                    role: Role::Unknown,
+                    ..member()
+                },
+                "Waiting",
+            ),
+            (
+                Outcome {
+                    role: Role::Guard,
+                    ..member()
+                },
+                "NotAccepted",
+            ),
+            (
+                Outcome {
+                    role: Role::Withdrawn,
+                    ..member()
+                },
+                "NoPlan",
+            ),
+            (
+                Outcome {
+                    read_error: Some("no nft".to_owned()),
+                    ..member()
+                },
+                "CannotRead",
+            ),
+            (
+                Outcome {
+                    write_errors: vec!["EPERM".to_owned()],
+                    ..member()
+                },
+                "CannotWrite",
+            ),
+            (
+                Outcome {
+                    remaining: vec!["route".to_owned()],
+                    ..member()
+                },
+                "ReadBackDiffers",
+            ),
+            (
+                Outcome {
+                    paths: Paths {
+                        up: 0,
+                        total: 2,
+                        down: Vec::new(),
+                    },
+                    ..member()
+                },
+                "NoneUp",
+            ),
+        ];
+        for (outcome, reason) in cases {
+            let ready = find(&outcome, "Ready");
+            assert_eq!((ready.holds, ready.reason), (false, reason));
+            assert!(!outcome.is_ready());
+        }
+    }
+
+    #[test]
+    fn messages_are_bounded() {
+        let outcome = Outcome {
+            write_errors: (0..1000)
+                .map(|n| format!("{n} {}", "x".repeat(1000)))
+                .collect(),
+            ..member()
+        };
+        let message = find(&outcome, "Applied").message;
+        assert!(message.len() < 2000, "{}", message.len());
+        assert!(message.ends_with("and 995 more"));
+    }
+}

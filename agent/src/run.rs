@@ -1,0 +1,300 @@
+//! The agent's life: restore from disk, then follow the API server and the kernel until told to stop.
+//!
+//! ```text
+//!  disk ──► reconcile        before any contact with the API server
+//!  index, names ──┐ 5 ms
+//!  kernel events ─┼─► reconcile ──► statement ──► publisher
+//!  resync ────────┘
+//!  tick ──► a cheap look at handshakes; a reconcile only when there is news
+//! ```
+//!
+//! Stopping changes nothing in the kernel.
+
+use crate::facts::{ApiServer, claimed_endpoints};
+use crate::index::{Own, Shared};
+use crate::metrics::Metrics;
+use crate::names::Names;
+use crate::options::Settings;
+use crate::platform::{Backend, Platform};
+use crate::publish::{self, Statement};
+use crate::reconcile::Agent;
+use crate::report::{Outcome, chain};
+use crate::watch;
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Api, Client, Config};
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tieline_core::ids::NodeName;
+use tieline_core::peer::Claim;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Events that come this close together are answered at once.
+const DEBOUNCE: Duration = Duration::from_millis(5);
+/// Time between looks at handshakes: first after a change, and at rest.
+const TICK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Pause before a repair, when the one before did not last: first and longest.
+const REPAIR_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Pause before the credential is read again, when it could not be.
+const CREDENTIAL_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why there is no client for the API server. A retry may help: the file may come.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// No usable kubeconfig.
+    #[error("cannot use the kubeconfig (--kubeconfig)")]
+    Kubeconfig(#[source] KubeconfigError),
+    /// Not in a pod, or its service account is not mounted.
+    #[error(
+        "cannot use the pod's service account; outside a cluster, name a file with --kubeconfig"
+    )]
+    InCluster(#[source] InClusterError),
+    /// The client does not accept it.
+    #[error("cannot make a client of the credential")]
+    Client(#[source] kube::Error),
+}
+
+/// Runs until `stop` is ready.
+pub async fn run<P: Platform>(
+    mut agent: Agent<P>,
+    settings: &Settings,
+    stop: impl Future<Output = ()>,
+) {
+    let metrics = Metrics::new(agent.platform.backend());
+    let shared = Arc::new(Shared::default());
+    let (state, statements) = tokio::sync::watch::channel(None);
+    let names = Names::start(agent.memory.seen().names.clone());
+    let background = [
+        tokio::spawn(serve(metrics.clone(), settings.metrics_address)),
+        tokio::spawn(follow_api(
+            settings.clone(),
+            Arc::clone(&shared),
+            agent.own().clone(),
+            statements,
+            metrics.clone(),
+        )),
+    ];
+    // Known without a client: the address that its configuration names.
+    if let Ok(config) = configuration(settings.kubeconfig.as_deref()).await {
+        agent.set_api_servers(api_server(&config).into_iter().collect());
+    }
+    let mut shell = Loop {
+        agent,
+        shared,
+        names,
+        metrics,
+        state,
+        settings,
+        previous: None,
+    };
+    tokio::select! {
+        () = shell.run() => {}
+        () = stop => tracing::info!("stopping; what is in the kernel stays"),
+    }
+    shell.agent.memory.flush(std::time::Instant::now(), true);
+    for task in background {
+        task.abort();
+    }
+}
+
+struct Loop<'a, P> {
+    agent: Agent<P>,
+    shared: Arc<Shared>,
+    names: Names,
+    metrics: Metrics,
+    state: tokio::sync::watch::Sender<Option<Statement>>,
+    settings: &'a Settings,
+    previous: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Start,
+    Index,
+    Names,
+    Kernel,
+    Tick,
+    Resync,
+}
+
+impl<P: Platform> Loop<'_, P> {
+    async fn run(&mut self) {
+        let mut cause = Cause::Start;
+        let mut tick = TICK.0;
+        let mut repair = REPAIR_PAUSE.0;
+        loop {
+            let outcome = self.reconcile(cause).await;
+            if outcome.writes > 0 || !outcome.is_applied() {
+                tick = TICK.0;
+            }
+            // Somebody undoes what we write, or it does not take: answer more slowly each time.
+            let restless = outcome.writes > 0 && cause == Cause::Kernel;
+            repair = if restless {
+                (repair * 2).min(REPAIR_PAUSE.1)
+            } else {
+                REPAIR_PAUSE.0
+            };
+            if restless {
+                sleep(repair).await;
+            }
+            cause = self.next(&mut tick).await;
+        }
+    }
+
+    /// Waits for something to do.
+    async fn next(&mut self, tick: &mut Duration) -> Cause {
+        let jitter = 0.8 + 0.4 * rand::random::<f64>();
+        let resync = Instant::now() + Duration::from_secs(self.settings.resync).mul_f64(jitter);
+        loop {
+            let look = Instant::now() + *tick;
+            let cause = tokio::select! {
+                () = self.shared.changed() => Cause::Index,
+                () = self.names.changed() => Cause::Names,
+                () = self.agent.platform.changed() => Cause::Kernel,
+                () = sleep_until(resync) => Cause::Resync,
+                () = sleep_until(look) => Cause::Tick,
+            };
+            if cause != Cause::Tick {
+                sleep(DEBOUNCE).await;
+                return cause;
+            }
+            *tick = (*tick * 2).min(TICK.1);
+            let news = self.agent.has_news().await;
+            self.agent.memory.flush(std::time::Instant::now(), false);
+            if news {
+                return cause;
+            }
+        }
+    }
+
+    async fn reconcile(&mut self, cause: Cause) -> Outcome {
+        let started = Instant::now();
+        let snapshot = self.shared.snapshot();
+        let answers = self.names.answers();
+        let outcome = self.agent.reconcile(&snapshot, &answers).await;
+        let took = started.elapsed();
+        self.names.want(self.agent.names());
+        self.state.send_replace(Some(self.statement(&outcome)));
+        self.agent.memory.flush(std::time::Instant::now(), false);
+        self.metrics.reconciled(&outcome, took);
+        let (devices, peers) = self.agent.counts();
+        self.metrics.observed(devices, peers);
+        self.log(cause, &outcome, took);
+        self.previous = Some(outcome.clone());
+        outcome
+    }
+
+    fn statement(&self, outcome: &Outcome) -> Statement {
+        let found = self
+            .agent
+            .surroundings()
+            .map(|around| around.addresses.clone())
+            .unwrap_or_default();
+        Statement {
+            claim: Claim {
+                keys: self.agent.identity.public_keys(),
+                sealing_key: Some(self.agent.identity.sealing_public()),
+                endpoints: claimed_endpoints(&found, &self.settings.endpoints),
+                applied_revision: self.agent.memory.applied().unwrap_or_default(),
+            },
+            backend: match self.agent.platform.backend() {
+                Backend::Kernel => tieline_crds::peer::Backend::Kernel,
+                Backend::Embedded => tieline_crds::peer::Backend::Embedded,
+            },
+            verdicts: outcome.verdicts(),
+        }
+    }
+
+    fn log(&self, cause: Cause, outcome: &Outcome, took: Duration) {
+        let took = took.as_millis() as u64;
+        if outcome.writes > 0 {
+            tracing::info!(?cause, changes = outcome.writes, took, "kernel changed");
+        } else {
+            tracing::debug!(?cause, took, "nothing to change");
+        }
+        let verdicts = outcome.verdicts();
+        let before = self.previous.as_ref().map(Outcome::verdicts);
+        for verdict in &verdicts {
+            let known = before.as_ref().is_some_and(|before| {
+                before.iter().any(|old| {
+                    (old.kind, old.holds, old.reason)
+                        == (verdict.kind, verdict.holds, verdict.reason)
+                })
+            });
+            if !known {
+                tracing::info!(
+                    condition = verdict.kind,
+                    holds = verdict.holds,
+                    reason = verdict.reason,
+                    message = %verdict.message,
+                    "condition"
+                );
+            }
+        }
+    }
+}
+
+async fn serve(metrics: Metrics, address: std::net::SocketAddr) {
+    if let Err(error) = metrics.serve(address).await {
+        tracing::error!(%address, %error, "no metrics: choose a free address with --metrics-address");
+    }
+}
+
+/// Watches and publishes, once there is a client; the mesh on disk does not wait for one.
+async fn follow_api(
+    settings: Settings,
+    shared: Arc<Shared>,
+    own: Own,
+    statements: tokio::sync::watch::Receiver<Option<Statement>>,
+    metrics: Metrics,
+) {
+    let client = loop {
+        match client(settings.kubeconfig.as_deref()).await {
+            Ok(client) => break client,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "no credential for the API server");
+                sleep(CREDENTIAL_PAUSE).await;
+            }
+        }
+    };
+    let peers = Api::namespaced(client.clone(), &settings.namespace);
+    let own_peer = shared.own();
+    tokio::join!(
+        watch::run(
+            client,
+            shared,
+            &settings.namespace,
+            &settings.mesh_namespace,
+            &own
+        ),
+        publish::run(peers, statements, own_peer, metrics),
+    );
+}
+
+async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
+    let config = configuration(kubeconfig).await?;
+    Client::try_from(config).map_err(ClientError::Client)
+}
+
+async fn configuration(kubeconfig: Option<&Path>) -> Result<Config, ClientError> {
+    match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(ClientError::Kubeconfig)?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .map_err(ClientError::Kubeconfig)
+        }
+        None => Config::incluster().map_err(ClientError::InCluster),
+    }
+}
+
+fn api_server(config: &Config) -> Option<ApiServer> {
+    let host = config.cluster_url.host()?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse() {
+        Ok(address) => Some(ApiServer::Address(address)),
+        Err(_) => NodeName::new(host).ok().map(ApiServer::Name),
+    }
+}
