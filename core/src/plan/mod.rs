@@ -2,13 +2,25 @@
 //!
 //! Pure, deterministic, sticky. What is granted stays granted; planning twice changes nothing; adding never moves.
 
+mod book;
+mod gateways;
+mod hub;
+mod members;
+mod network;
+mod ranges;
+mod report;
+mod space;
+mod words;
+mod work;
+
 use crate::cidr::Prefix;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Mode};
 use crate::ids::{Lineage, LinkName, NodeId, PeerName, SegmentName, SiteName};
 use crate::ledger::Ledgers;
 use crate::network_plan::NetworkPlan;
+use crate::peer::Scope;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -53,6 +65,8 @@ pub struct NodePlan {
     pub mesh_addresses: Vec<IpAddr>,
     /// Its rank when it is a gateway.
     pub gateway_rank: Option<u8>,
+    /// Its addresses on the underlay, as they stand in Node.status.
+    pub addresses: Vec<(IpAddr, Scope)>,
     /// podCIDRs to be written into Node.spec, because it has none and `pods.assign` is true.
     pub assign: Vec<Prefix>,
 }
@@ -94,12 +108,24 @@ impl fmt::Display for Notice {
 }
 
 /// Plans everything.
+///
+/// Links with mode `Plan` are computed on top of the others and only shown: their ledgers, plans and nodes stay as they
+/// were, and the report says what would change.
 #[must_use]
-pub fn plan(_fleet: &Fleet, before: &Before) -> Proposal {
-    Proposal {
-        ledgers: before.ledgers.clone(),
-        plans: before.plans.clone(),
-        nodes: BTreeMap::new(),
-        report: PlanReport::default(),
+pub fn plan(fleet: &Fleet, before: &Before) -> Proposal {
+    let (applied, shown): (BTreeSet<_>, BTreeSet<_>) = fleet
+        .links
+        .keys()
+        .partition(|link| fleet.links[*link].mode == Mode::Apply);
+    let mut proposal = work::run(fleet, before, &applied);
+    if !shown.is_empty() {
+        let next = Before {
+            lineage: before.lineage.clone(),
+            ledgers: proposal.ledgers.clone(),
+            plans: proposal.plans.clone(),
+        };
+        let trial = work::run(fleet, &next, &applied.union(&shown).copied().collect());
+        words::withhold(&mut proposal, &trial, &shown);
     }
+    proposal
 }

@@ -1,0 +1,570 @@
+//! The hub's level: which range belongs to which cluster, site, VPN or service, and new blocks from the pools.
+//!
+//! First what stands (grants, and ranges that plans export already), then what is claimed anew, each checked against
+//! everything before it, and only then blocks are cut from what is free. So an import never meets a block cut in the same run.
+
+use super::Before;
+use super::members::Members;
+use super::ranges::{Holder, Ranges, clashes};
+use super::report::{Reporter, listed};
+use super::space::{Busy, FreeSpace};
+use crate::cidr::{Family, Prefix};
+use crate::fleet::{Addressing, Fleet, Mode};
+use crate::ids::{ClusterName, Lineage, LinkName, SiteName, VpnName};
+use crate::ledger::{Grant, Ledger, LedgerName, Owner, State, Use};
+use crate::network_plan::{Class, NetworkPlan};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The hub's level while it is planned.
+pub(super) struct Hub<'a> {
+    fleet: &'a Fleet,
+    ledger: Option<&'a Ledger>,
+    /// Identity of the history.
+    pub(super) lineage: &'a Lineage,
+    /// Every range that anyone holds.
+    pub(super) ranges: Ranges<'a>,
+    /// What each cluster holds.
+    held: BTreeMap<(&'a ClusterName, Use), Vec<Prefix>>,
+    /// Where node ranges of a cluster may be cut: blocks from pools, and `pods.cidrs`.
+    blocks: BTreeMap<&'a ClusterName, Vec<Prefix>>,
+    new: Vec<Grant>,
+    /// Pools that a link may grant from.
+    pools: BTreeMap<(&'a LinkName, Use), Vec<Prefix>>,
+    spaces: BTreeMap<(Prefix, Use), FreeSpace>,
+    clashes: Vec<Clash<'a>>,
+    /// LAN ranges that are exported.
+    pub(super) lans: BTreeSet<(&'a SiteName, Prefix)>,
+    /// Service ranges that are exported.
+    pub(super) services: BTreeSet<(&'a ClusterName, Prefix)>,
+    /// VPN ranges that are exported.
+    pub(super) vpns: BTreeSet<(&'a VpnName, Prefix)>,
+}
+
+/// A range that meets another one: who wants it, who has it.
+pub(super) struct Clash<'a> {
+    /// Who wants the range.
+    pub(super) new: Holder<'a>,
+    /// Field and object that name it, for people.
+    pub(super) subject: String,
+    /// The range.
+    pub(super) prefix: Prefix,
+    /// Who has it.
+    pub(super) held: Vec<(Prefix, Holder<'a>)>,
+    /// The link concerned.
+    pub(super) link: Option<&'a LinkName>,
+}
+
+impl<'a> Hub<'a> {
+    /// What stands: grants, exported ranges, reservations, pools.
+    pub(super) fn open(
+        fleet: &'a Fleet,
+        before: &'a Before,
+        members: &Members<'a>,
+        report: &mut Reporter,
+    ) -> Self {
+        let ledger = before.ledgers.get(&LedgerName::Hub);
+        let lineage = ledger.map_or(&before.lineage, |ledger| &ledger.lineage);
+        let mut hub = Self {
+            fleet,
+            ledger,
+            lineage,
+            ranges: Ranges::default(),
+            held: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            new: Vec::new(),
+            pools: BTreeMap::new(),
+            spaces: BTreeMap::new(),
+            clashes: Vec::new(),
+            lans: BTreeSet::new(),
+            services: BTreeSet::new(),
+            vpns: BTreeSet::new(),
+        };
+        for grant in ledger.iter().flat_map(|ledger| &ledger.grants) {
+            if let Owner::Cluster(cluster) = &grant.owner
+                && grant.state != State::Released
+            {
+                hub.hold(cluster, grant.used_for, grant.prefix);
+                if grant.used_for == Use::Pod && grant.state == State::Active {
+                    hub.blocks.entry(cluster).or_default().push(grant.prefix);
+                }
+            }
+        }
+        hub.settle_pools(members, lineage, report);
+        for (name, link) in &fleet.links {
+            for prefix in link.addressing.reserved.iter() {
+                hub.ranges.insert(prefix, Holder::Reserved(name));
+            }
+        }
+        for plan in before.plans.values() {
+            hub.keep_exports(plan, members);
+        }
+        hub
+    }
+
+    /// Ranges that plans export already keep their place while they are wanted.
+    fn keep_exports(&mut self, plan: &'a NetworkPlan, members: &Members<'a>) {
+        // A link that is shown only is applied as it was: its members stand, wanted or not.
+        let Some(link) = self.fleet.links.get(&plan.link) else {
+            return;
+        };
+        let frozen = link.mode == Mode::Plan && !members.links.contains(&&plan.link);
+        for segment in &plan.segments {
+            for entry in &segment.prefixes {
+                match (entry.class, &segment.cluster) {
+                    (Class::Service, Some(cluster)) => {
+                        let wanted = members.link_of(cluster) == Some(&plan.link)
+                            && self
+                                .fleet
+                                .clusters
+                                .get(cluster)
+                                .is_some_and(|c| c.service_cidrs.contains(entry.prefix));
+                        if wanted || frozen {
+                            self.services.insert((cluster, entry.prefix));
+                            self.ranges.insert(entry.prefix, Holder::Services(cluster));
+                        }
+                    }
+                    (Class::Lan, _) => {
+                        let site = &segment.site;
+                        let wanted = link.sites.contains(site)
+                            && self
+                                .fleet
+                                .sites
+                                .get(site)
+                                .is_some_and(|s| s.cidrs.contains(entry.prefix));
+                        if wanted || frozen {
+                            self.lans.insert((site, entry.prefix));
+                            self.ranges.insert(entry.prefix, Holder::Lan(site));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for vpn in &plan.vpns {
+            for prefix in vpn.prefixes.iter() {
+                let wanted = link.vpns.contains(&vpn.name)
+                    && self
+                        .fleet
+                        .vpns
+                        .get(&vpn.name)
+                        .is_some_and(|v| v.prefixes.contains(prefix));
+                if wanted || frozen {
+                    self.vpns.insert((&vpn.name, prefix));
+                    self.ranges.insert(prefix, Holder::Vpn(&vpn.name));
+                }
+            }
+        }
+    }
+
+    /// Which pools each link may grant from. A pool that meets another link's is left out.
+    fn settle_pools(&mut self, members: &Members<'a>, lineage: &Lineage, report: &mut Reporter) {
+        let frozen = self
+            .fleet
+            .links
+            .keys()
+            .filter(|name| !members.links.contains(name));
+        let mut accepted: Vec<(Prefix, &LinkName, &str)> = Vec::new();
+        for name in frozen.chain(members.links.iter().copied()) {
+            let addressing = &self.fleet.links[name].addressing;
+            for (field, used_for, pools) in [
+                ("podPools", Use::Pod, &addressing.pod_pools),
+                ("meshPools", Use::Mesh, &addressing.mesh_pools),
+            ] {
+                for &pool in pools {
+                    if let Some((other, owner, theirs)) = accepted
+                        .iter()
+                        .find(|(other, owner, _)| *owner != name && other.overlaps(pool))
+                    {
+                        report.refuse(
+                            "ClusterLink",
+                            name.as_str(),
+                            Some(name),
+                            "PoolOverlap",
+                            format!(
+                                "addressing.{field} {pool} overlaps addressing.{theirs} {other} of ClusterLink {owner} and is not used: pools of different links must not overlap, so write another range"
+                            ),
+                        );
+                        continue;
+                    }
+                    accepted.push((pool, name, field));
+                    self.pools.entry((name, used_for)).or_default().push(pool);
+                    let holder = if used_for == Use::Pod {
+                        Holder::Pool(name)
+                    } else {
+                        Holder::MeshPool(name)
+                    };
+                    self.ranges.insert(pool, holder);
+                }
+            }
+            let mesh = self.pools.entry((name, Use::Mesh)).or_default();
+            for default in [
+                Prefix::containing(IpAddr::from([100, 127, 0, 0]), 16),
+                unique_local(lineage),
+            ] {
+                if !mesh.iter().any(|pool| pool.family() == default.family()) {
+                    mesh.push(default);
+                    self.ranges.insert(default, Holder::MeshPool(name));
+                }
+            }
+        }
+    }
+
+    /// Whether a cluster's service range is reachable for others.
+    pub(super) fn exports_service(&self, cluster: &'a ClusterName, prefix: Prefix) -> bool {
+        self.services.contains(&(cluster, prefix))
+    }
+
+    /// Whether a site's range is reachable for others.
+    pub(super) fn exports_lan(&self, site: &'a SiteName, prefix: Prefix) -> bool {
+        self.lans.contains(&(site, prefix))
+    }
+
+    /// Whether a VPN's range is reachable.
+    pub(super) fn exports_vpn(&self, vpn: &'a VpnName, prefix: Prefix) -> bool {
+        self.vpns.contains(&(vpn, prefix))
+    }
+
+    /// The pools that a link grants from.
+    pub(super) fn pools(&self, link: &'a LinkName, used_for: Use) -> &[Prefix] {
+        self.pools.get(&(link, used_for)).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a cluster holds.
+    pub(super) fn held(&self, cluster: &'a ClusterName, used_for: Use) -> &[Prefix] {
+        self.held
+            .get(&(cluster, used_for))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Where a cluster's node ranges may be cut.
+    pub(super) fn blocks(&self, cluster: &'a ClusterName) -> &[Prefix] {
+        self.blocks.get(cluster).map_or(&[], Vec::as_slice)
+    }
+
+    fn hold(&mut self, cluster: &'a ClusterName, used_for: Use, prefix: Prefix) {
+        let holder = match used_for {
+            Use::Pod => Holder::Pods(cluster),
+            Use::Mesh => Holder::Mesh(cluster),
+        };
+        self.ranges.insert(prefix, holder);
+        self.held
+            .entry((cluster, used_for))
+            .or_default()
+            .push(prefix);
+    }
+
+    /// Claims a range for a holder, or says who has it.
+    pub(super) fn claim(
+        &mut self,
+        prefix: Prefix,
+        new: Holder<'a>,
+        members: &Members<'a>,
+    ) -> Result<(), Vec<(Prefix, Holder<'a>)>> {
+        let held: Vec<_> = self
+            .ranges
+            .overlapping(prefix)
+            .filter(|(_, held)| clashes(new, *held, members))
+            .collect();
+        if held.is_empty() {
+            self.ranges.insert(prefix, new);
+            Ok(())
+        } else {
+            Err(held)
+        }
+    }
+
+    /// Records a range that a cluster's pods use already.
+    pub(super) fn import(
+        &mut self,
+        cluster: &'a ClusterName,
+        prefix: Prefix,
+        members: &Members<'a>,
+    ) -> Result<(), Vec<(Prefix, Holder<'a>)>> {
+        if self.ranges.holds(Holder::Pods(cluster), prefix) {
+            return Ok(());
+        }
+        self.claim(prefix, Holder::Pods(cluster), members)?;
+        self.held
+            .entry((cluster, Use::Pod))
+            .or_default()
+            .push(prefix);
+        self.new.push(Grant {
+            prefix,
+            used_for: Use::Pod,
+            owner: Owner::Cluster(cluster.clone()),
+            state: State::Imported,
+        });
+        Ok(())
+    }
+
+    /// Declares a range of the cluster's own as one that node ranges may be cut from.
+    pub(super) fn add_block(&mut self, cluster: &'a ClusterName, prefix: Prefix) {
+        let blocks = self.blocks.entry(cluster).or_default();
+        if !blocks.iter().any(|block| block.contains(prefix)) {
+            blocks.push(prefix);
+        }
+    }
+
+    /// Cuts a new block from the link's pools, in their order, lowest address first.
+    pub(super) fn grab(
+        &mut self,
+        link: &'a LinkName,
+        cluster: &'a ClusterName,
+        used_for: Use,
+        family: Family,
+        len: u8,
+    ) -> Option<Prefix> {
+        for pool in self.pools(link, used_for).to_vec() {
+            if pool.family() != family {
+                continue;
+            }
+            // Mesh blocks are as small as they are needed; a pod block has the length that the user wants.
+            let len = if used_for == Use::Mesh {
+                len.max(pool.len())
+            } else {
+                len
+            };
+            while let Some(block) = self.space(pool, used_for).take(len) {
+                // Pools may lie in one another, so that what one gave the other believes free.
+                if self
+                    .ranges
+                    .overlapping(block)
+                    .any(|(_, held)| occupies(held, used_for))
+                {
+                    continue;
+                }
+                self.hold(cluster, used_for, block);
+                if used_for == Use::Pod {
+                    self.blocks.entry(cluster).or_default().push(block);
+                }
+                self.new.push(Grant {
+                    prefix: block,
+                    used_for,
+                    owner: Owner::Cluster(cluster.clone()),
+                    state: State::Active,
+                });
+                return Some(block);
+            }
+        }
+        None
+    }
+
+    fn space(&mut self, pool: Prefix, used_for: Use) -> &mut FreeSpace {
+        let ranges = &self.ranges;
+        self.spaces.entry((pool, used_for)).or_insert_with(|| {
+            let busy = ranges
+                .overlapping(pool)
+                .filter(|(_, held)| occupies(*held, used_for))
+                .map(|(prefix, _)| prefix);
+            FreeSpace::new(pool.family(), [pool], &Busy::of(pool.family(), busy))
+        })
+    }
+
+    /// Why a link's pools have no block left, and what would help.
+    pub(super) fn exhausted(
+        &mut self,
+        link: &'a LinkName,
+        used_for: Use,
+        family: Family,
+        len: u8,
+    ) -> String {
+        let pools: Vec<Prefix> = self
+            .pools(link, used_for)
+            .iter()
+            .copied()
+            .filter(|pool| pool.family() == family)
+            .collect();
+        let field = if used_for == Use::Pod {
+            "podPools"
+        } else {
+            "meshPools"
+        };
+        if pools.is_empty() {
+            return format!(
+                "ClusterLink {link} has no {family} range in addressing.{field}: add one"
+            );
+        }
+        let largest = pools
+            .iter()
+            .filter_map(|pool| self.space(*pool, used_for).largest())
+            .min();
+        let covering: BTreeSet<String> = pools
+            .iter()
+            .flat_map(|pool| {
+                self.ranges
+                    .overlapping(*pool)
+                    .filter(|(prefix, held)| prefix.contains(*pool) && occupies(*held, used_for))
+                    .map(|(prefix, held)| format!("{held} ({prefix})"))
+            })
+            .collect();
+        let mut text = format!(
+            "addressing.{field} of ClusterLink {link} ({}) have no free /{len}",
+            listed(&pools)
+        );
+        if !covering.is_empty() {
+            text += &format!(", because {} cover what is in them", listed(&covering));
+        }
+        let family_field = if family == Family::V4 { "v4" } else { "v6" };
+        let alternative = self
+            .alternatives(family, len)
+            .first()
+            .map(|free| format!(", for example {free}"))
+            .unwrap_or_default();
+        match largest {
+            Some(largest) if used_for == Use::Pod => {
+                text += &format!(
+                    "; the largest free range is a /{largest}: add a pool{alternative}, or set addressing.clusterPrefixLength.{family_field} to {largest} or more"
+                );
+            }
+            _ => text += &format!(": add a pool{alternative}"),
+        }
+        text
+    }
+
+    /// Free ranges of a length in private space, outside everything that is known.
+    pub(super) fn alternatives(&self, family: Family, len: u8) -> Vec<Prefix> {
+        let private: [Prefix; 3] = match family {
+            Family::V4 => [
+                Prefix::containing(IpAddr::from([10, 0, 0, 0]), 8),
+                Prefix::containing(IpAddr::from([172, 16, 0, 0]), 12),
+                Prefix::containing(IpAddr::from([192, 168, 0, 0]), 16),
+            ],
+            Family::V6 => {
+                [Prefix::containing(IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0)), 8); 3]
+            }
+        };
+        let busy = private
+            .iter()
+            .flat_map(|root| self.ranges.overlapping(*root))
+            .map(|(prefix, _)| prefix);
+        FreeSpace::new(family, private, &Busy::of(family, busy)).peek(len)
+    }
+
+    /// Notes a clash; it becomes a notice when everything that is held is known.
+    pub(super) fn note(&mut self, clash: Clash<'a>) {
+        self.clashes.push(clash);
+    }
+
+    /// One notice for each clash, with both sides and free alternatives.
+    pub(super) fn report_clashes(&self, report: &mut Reporter) {
+        let mut free: BTreeMap<(Family, u8), Vec<Prefix>> = BTreeMap::new();
+        for clash in &self.clashes {
+            let key = (clash.prefix.family(), clash.prefix.len());
+            let alternatives = free
+                .entry(key)
+                .or_insert_with(|| self.alternatives(key.0, key.1));
+            let sides = listed(
+                clash
+                    .held
+                    .iter()
+                    .map(|(prefix, held)| format!("{prefix} ({held})")),
+            );
+            let effect = match clash.new {
+                Holder::Services(_) => {
+                    "is not reachable from other members; everything else of the cluster works"
+                }
+                Holder::Ground(_) => "is not kept free for the site",
+                _ => "is left out",
+            };
+            let help = if alternatives.is_empty() {
+                "no private range of this size is free: write a smaller one".to_owned()
+            } else {
+                format!("free ranges of this size: {}", listed(alternatives.iter()))
+            };
+            let (kind, name) = match clash.new {
+                Holder::Lan(site) | Holder::Ground(site) => ("Site", site.as_str()),
+                Holder::Vpn(vpn) => ("VpnAttachment", vpn.as_str()),
+                Holder::Pods(cluster)
+                | Holder::Services(cluster)
+                | Holder::Mesh(cluster)
+                | Holder::Address(cluster) => ("Cluster", cluster.as_str()),
+                Holder::Reserved(link) | Holder::Pool(link) | Holder::MeshPool(link) => {
+                    ("ClusterLink", link.as_str())
+                }
+            };
+            report.refuse(
+                kind,
+                name,
+                clash.link,
+                "RangeClash",
+                format!(
+                    "{} {} overlaps {sides}, which was first, and {effect}; {help}",
+                    clash.subject, clash.prefix
+                ),
+            );
+        }
+    }
+
+    /// The ledger after the run.
+    pub(super) fn close(self, lineage: &Lineage, least_revision: u64) -> Ledger {
+        let mut ledger = self
+            .ledger
+            .cloned()
+            .unwrap_or_else(|| Ledger::empty(lineage.clone()));
+        if !self.new.is_empty() {
+            ledger.grants.extend(self.new);
+            ledger.grants.sort_unstable();
+            ledger.revision += 1;
+        }
+        ledger.revision = ledger.revision.max(least_revision);
+        ledger
+    }
+}
+
+/// Whether a held range keeps a pool from giving out its addresses.
+fn occupies(held: Holder<'_>, used_for: Use) -> bool {
+    match held {
+        Holder::Pool(_) => false,
+        Holder::MeshPool(_) => used_for == Use::Pod,
+        _ => true,
+    }
+}
+
+/// The IPv6 range of a lineage's mesh addresses: a unique local /48 (RFC 4193) whose 40 random bits come from the
+/// lineage, so that two installations do not meet.
+fn unique_local(lineage: &Lineage) -> Prefix {
+    let digest = Sha256::digest(lineage.as_str().as_bytes());
+    let mut bytes = [0u8; 16];
+    bytes[0] = 0xfd;
+    bytes[1..6].copy_from_slice(&digest[..5]);
+    Prefix::containing(IpAddr::from(bytes), 48)
+}
+
+/// Prefix lengths of one link and use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lengths {
+    /// A cluster's block.
+    pub(super) block: u8,
+    /// A node's share.
+    pub(super) node: u8,
+}
+
+impl Lengths {
+    /// The lengths that a link asks for.
+    pub(super) fn of(addressing: &Addressing, used_for: Use, family: Family) -> Self {
+        match (used_for, family) {
+            (Use::Pod, _) => Self {
+                block: addressing.cluster_prefix_len.of(family),
+                node: addressing
+                    .node_prefix_len
+                    .of(family)
+                    .max(addressing.cluster_prefix_len.of(family)),
+            },
+            (Use::Mesh, Family::V4) => Self {
+                block: 24,
+                node: 32,
+            },
+            (Use::Mesh, Family::V6) => Self {
+                block: 112,
+                node: 128,
+            },
+        }
+    }
+
+    /// A site's chunk: sixteen nodes, or a quarter of a block where blocks are small.
+    pub(super) fn chunk(self, block: u8) -> u8 {
+        self.node.saturating_sub(4).max((block + 2).min(self.node))
+    }
+}

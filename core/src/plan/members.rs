@@ -1,0 +1,310 @@
+//! Who is a member of which link, and which node stands in which site.
+//!
+//! A member belongs to one link. Where two name it, the link that has it already keeps it, else the first by name.
+
+use super::Before;
+use super::ranges::Relations;
+use super::report::Reporter;
+use crate::fleet::{Cluster, Fleet, Node, SiteSource};
+use crate::ids::{ClusterName, LinkName, SiteName, VpnName};
+use crate::network_plan::{Class, NetworkPlan};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Members by link.
+pub(super) struct Members<'a> {
+    fleet: &'a Fleet,
+    /// Links that are planned, in order of precedence: those with a plan first, then by name.
+    pub(super) links: Vec<&'a LinkName>,
+    /// The link of each cluster, links that are not planned now included.
+    clusters: BTreeMap<&'a ClusterName, &'a LinkName>,
+    /// The link of each member site.
+    sites: BTreeMap<&'a SiteName, &'a LinkName>,
+    /// The link of each VPN.
+    vpns: BTreeMap<&'a VpnName, &'a LinkName>,
+    /// Sites that clusters name or have nodes in.
+    own_sites: BTreeSet<(&'a ClusterName, &'a SiteName)>,
+}
+
+impl<'a> Members<'a> {
+    /// Settles who belongs where. `active` are the links that are planned now; others hold what their plan has.
+    pub(super) fn settle(
+        fleet: &'a Fleet,
+        before: &'a Before,
+        active: &BTreeSet<&'a LinkName>,
+        report: &mut Reporter,
+    ) -> Self {
+        let (mut links, new): (Vec<_>, Vec<_>) = fleet
+            .links
+            .keys()
+            .filter(|link| active.contains(link))
+            .partition(|link| before.plans.contains_key(*link));
+        links.extend(new);
+        let frozen: Vec<&NetworkPlan> = fleet
+            .links
+            .keys()
+            .filter(|link| !active.contains(link))
+            .filter_map(|link| before.plans.get(link))
+            .collect();
+        let planned = |link: &LinkName| before.plans.get(link);
+
+        let exported: BTreeSet<(&LinkName, &SiteName)> = links
+            .iter()
+            .filter_map(|link| planned(link))
+            .flat_map(|plan| lan_sites(plan).map(|site| (&plan.link, site)))
+            .collect();
+
+        let mut settler = Settler {
+            links: &links,
+            fleet,
+            report,
+        };
+        let clusters = settler.settle(
+            "Cluster",
+            frozen
+                .iter()
+                .flat_map(|plan| plan.clusters.iter().map(|c| (&c.name, &plan.link)))
+                .collect(),
+            |link| &link.clusters,
+            |link, name| {
+                planned(link).is_some_and(|plan| {
+                    plan.clusters.binary_search_by(|c| c.name.cmp(name)).is_ok()
+                })
+            },
+            |name| fleet.clusters.contains_key(name),
+        );
+        let sites = settler.settle(
+            "Site",
+            frozen
+                .iter()
+                .flat_map(|plan| lan_sites(plan).map(|site| (site, &plan.link)))
+                .collect(),
+            |link| &link.sites,
+            |link, name| exported.contains(&(link, name)),
+            |name| fleet.sites.contains_key(name),
+        );
+        let vpns = settler.settle(
+            "VpnAttachment",
+            frozen
+                .iter()
+                .flat_map(|plan| plan.vpns.iter().map(|v| (&v.name, &plan.link)))
+                .collect(),
+            |link| &link.vpns,
+            |link, name| {
+                planned(link).is_some_and(|plan| plan.vpns.iter().any(|v| v.name == *name))
+            },
+            |name| fleet.vpns.contains_key(name),
+        );
+        let own_sites = fleet
+            .clusters
+            .iter()
+            .flat_map(|(name, cluster)| {
+                named_sites(cluster)
+                    .into_iter()
+                    .map(move |site| (name, site))
+            })
+            .collect();
+        Self {
+            fleet,
+            links,
+            clusters,
+            sites,
+            vpns,
+            own_sites,
+        }
+    }
+
+    /// Records that a cluster has nodes in a site.
+    pub(super) fn adopt_site(&mut self, cluster: &'a ClusterName, site: &'a SiteName) {
+        self.own_sites.insert((cluster, site));
+    }
+
+    /// The member clusters of a planned link, by name.
+    pub(super) fn clusters_of<'s>(
+        &'s self,
+        link: &'s LinkName,
+    ) -> impl Iterator<Item = &'a ClusterName> + 's {
+        self.fleet.links[link]
+            .clusters
+            .iter()
+            .filter(|name| is(&self.clusters, name, link))
+    }
+
+    /// The member sites of a planned link that exist, by name.
+    pub(super) fn sites_of<'s>(
+        &'s self,
+        link: &'s LinkName,
+    ) -> impl Iterator<Item = &'a SiteName> + 's {
+        self.fleet.links[link]
+            .sites
+            .iter()
+            .filter(|name| is(&self.sites, name, link))
+    }
+
+    /// The VPNs of a planned link, by name.
+    pub(super) fn vpns_of<'s>(
+        &'s self,
+        link: &'s LinkName,
+    ) -> impl Iterator<Item = &'a VpnName> + 's {
+        self.fleet.links[link]
+            .vpns
+            .iter()
+            .filter(|name| is(&self.vpns, name, link))
+    }
+
+    /// Whether a site is a member of any link.
+    pub(super) fn is_member_site(&self, site: &SiteName) -> bool {
+        self.sites.contains_key(site)
+    }
+
+    /// The link that a cluster belongs to.
+    pub(super) fn link_of(&self, cluster: &ClusterName) -> Option<&'a LinkName> {
+        self.clusters.get(cluster).copied()
+    }
+}
+
+impl Relations for Members<'_> {
+    fn is_own_site(&self, cluster: &ClusterName, site: &SiteName) -> bool {
+        self.own_sites.contains(&(cluster, site))
+    }
+
+    fn is_member(&self, cluster: &ClusterName, link: &LinkName) -> bool {
+        self.clusters.get(cluster).is_some_and(|own| *own == link)
+    }
+}
+
+fn is<N: Ord>(owners: &BTreeMap<&N, &LinkName>, name: &N, link: &LinkName) -> bool {
+    owners.get(name).is_some_and(|owner| *owner == link)
+}
+
+/// Sites whose LAN a plan exports.
+fn lan_sites(plan: &NetworkPlan) -> impl Iterator<Item = &SiteName> {
+    plan.segments
+        .iter()
+        .filter(|segment| {
+            segment
+                .prefixes
+                .iter()
+                .any(|entry| entry.class == Class::Lan)
+        })
+        .map(|segment| &segment.site)
+}
+
+struct Settler<'s, 'a> {
+    links: &'s [&'a LinkName],
+    fleet: &'a Fleet,
+    report: &'s mut Reporter,
+}
+
+impl<'a> Settler<'_, 'a> {
+    fn settle<N: Ord + AsRef<str>>(
+        &mut self,
+        kind: &str,
+        frozen: BTreeMap<&'a N, &'a LinkName>,
+        members: impl Fn(&'a crate::fleet::Link) -> &'a BTreeSet<N>,
+        had: impl Fn(&LinkName, &N) -> bool,
+        exists: impl Fn(&N) -> bool,
+    ) -> BTreeMap<&'a N, &'a LinkName> {
+        let mut owners = frozen;
+        let links: Vec<_> = self
+            .links
+            .iter()
+            .map(|link| (*link, members(&self.fleet.links[*link])))
+            .collect();
+        for (link, names) in &links {
+            for name in names.iter().filter(|name| had(link, name) && exists(name)) {
+                owners.entry(name).or_insert(link);
+            }
+        }
+        for (link, names) in &links {
+            for name in *names {
+                if !exists(name) {
+                    self.report.wait(
+                        kind,
+                        name.as_ref(),
+                        Some(link),
+                        &format!("{kind}NotFound"),
+                        format!("ClusterLink {link} names {kind} {}, which does not exist: create it, or take it out of spec.members", name.as_ref()),
+                    );
+                    continue;
+                }
+                let owner = *owners.entry(name).or_insert(link);
+                if owner != *link {
+                    self.report.refuse(
+                        kind,
+                        name.as_ref(),
+                        Some(link),
+                        "MemberOfAnotherLink",
+                        format!(
+                            "{kind} {} is a member of ClusterLink {owner} already and is left out of ClusterLink {link}: a member belongs to one link, so take it out of one of the two",
+                            name.as_ref()
+                        ),
+                    );
+                }
+            }
+        }
+        owners
+    }
+}
+
+/// Sites that a cluster's spec names.
+pub(super) fn named_sites(cluster: &Cluster) -> Vec<&SiteName> {
+    match &cluster.sites {
+        SiteSource::Name(site) => vec![site],
+        SiteSource::FromNodeLabel(_) => Vec::new(),
+        SiteSource::BySelector(rules) => rules.iter().map(|rule| &rule.site).collect(),
+    }
+}
+
+/// All sites that clusters name or that labels of their nodes name.
+pub(super) fn all_sites(fleet: &Fleet) -> BTreeSet<SiteName> {
+    let mut sites: BTreeSet<SiteName> = fleet
+        .clusters
+        .values()
+        .flat_map(named_sites)
+        .cloned()
+        .collect();
+    for (id, node) in &fleet.nodes {
+        if let Some(Cluster {
+            sites: SiteSource::FromNodeLabel(label),
+            ..
+        }) = fleet.clusters.get(&id.cluster)
+            && let Some(value) = node.labels.get(label)
+            && !sites.contains(value.as_str())
+            && let Ok(site) = SiteName::new(value.as_str())
+        {
+            sites.insert(site);
+        }
+    }
+    sites
+}
+
+/// The site of a node, or why it has none.
+pub(super) fn site_of<'a>(
+    cluster: &'a Cluster,
+    node: &Node,
+    sites: &'a BTreeSet<SiteName>,
+) -> Result<&'a SiteName, String> {
+    match &cluster.sites {
+        SiteSource::Name(site) => Ok(site),
+        SiteSource::FromNodeLabel(label) => match node.labels.get(label) {
+            None => Err(format!("it has no label {label}: set the label to the name of the node's site")),
+            Some(value) => sites.get(value.as_str()).ok_or_else(|| {
+                format!(
+                    "its label {label}={value:?} is no name of a site: write 1 to 63 lower-case letters, digits or '-', or map nodes to sites with spec.sites.bySelector"
+                )
+            }),
+        },
+        SiteSource::BySelector(rules) => rules
+            .iter()
+            .find(|rule| carries(node, &rule.selector))
+            .map(|rule| &rule.site)
+            .ok_or_else(|| "no rule of spec.sites.bySelector matches its labels: add a rule or label the node".to_owned()),
+    }
+}
+
+/// Whether a node carries all labels of a selector.
+pub(super) fn carries(node: &Node, selector: &BTreeMap<String, String>) -> bool {
+    selector
+        .iter()
+        .all(|(key, value)| node.labels.get(key) == Some(value))
+}

@@ -1,0 +1,5 @@
+//! The planner, the checker and the acceptance of claims, through the crate's public face.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod decisions;
+mod support;
