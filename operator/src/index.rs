@@ -1,0 +1,311 @@
+//! Everything the operator has read, as a plain index: one table for each kind, changed synchronously by `apply`, `delete`
+//! and `reset`.
+//!
+//! It decides nothing. It answers one question beside holding objects: did this event change anything that a decision
+//! could depend on? Own writes are put in at once ([`Index::apply`] with the API server's answer), so that the next
+//! decision sees them before the watch brings them back; the echo is then no change and wakes nobody.
+//!
+//! Objects of the same identity are ordered by resourceVersion, which the API server makes a growing number. After an
+//! outage the version may have gone back with a restored store, so [`Index::reset`] takes what was listed as it is.
+
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use kube::{Resource, ResourceExt};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site, VpnAttachment};
+
+/// How many deletions a table remembers, to know a late answer to an own write for what it is.
+const TOMBSTONES: usize = 1024;
+
+/// All tables. Cloning is cheap: objects are shared.
+#[derive(Debug, Clone, Default)]
+pub struct Index {
+    /// ClusterLinks by name.
+    pub links: Table<ClusterLink>,
+    /// Clusters by name.
+    pub clusters: Table<Cluster>,
+    /// Sites by name.
+    pub sites: Table<Site>,
+    /// VpnAttachments by name.
+    pub vpns: Table<VpnAttachment>,
+    /// AddressLedgers by name.
+    pub ledgers: Table<AddressLedger>,
+    /// NetworkPlans of the own namespace by name.
+    pub plans: Table<NetworkPlan>,
+    /// Peers of the own namespace by name.
+    pub peers: Table<Peer>,
+    /// Nodes of the own cluster by name, reduced to what is read.
+    pub nodes: Table<Node>,
+    /// Secrets of the own namespace by name.
+    pub secrets: Table<Secret>,
+}
+
+impl Index {
+    /// Whether every kind has been listed once.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.missing().is_empty()
+    }
+
+    /// The kinds that have not been listed yet.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        [
+            ("clusterlinks", self.links.listed),
+            ("clusters", self.clusters.listed),
+            ("sites", self.sites.listed),
+            ("vpnattachments", self.vpns.listed),
+            ("addressledgers", self.ledgers.listed),
+            ("networkplans", self.plans.listed),
+            ("peers", self.peers.listed),
+            ("nodes", self.nodes.listed),
+            ("secrets", self.secrets.listed),
+        ]
+        .into_iter()
+        .filter_map(|(kind, listed)| (!listed).then_some(kind))
+        .collect()
+    }
+
+    /// Puts an object in, unless a newer version is there or it was deleted since. Returns whether a decision could change.
+    pub fn apply<K: Indexed>(&mut self, object: K) -> bool {
+        K::table(self).apply(object.reduced())
+    }
+
+    /// Takes an object out. Returns whether it was there.
+    pub fn delete<K: Indexed>(&mut self, object: &K) -> bool {
+        K::table(self).delete(object)
+    }
+
+    /// Replaces all objects of a kind by a complete list. Returns whether a decision could change.
+    pub fn reset<K: Indexed>(&mut self, objects: Vec<K>) -> bool {
+        K::table(self).reset(objects.into_iter().map(Indexed::reduced).collect())
+    }
+}
+
+/// The objects of one kind by name.
+#[derive(Debug, Clone)]
+pub struct Table<K> {
+    objects: BTreeMap<String, Arc<K>>,
+    deleted: BTreeMap<String, u64>,
+    listed: bool,
+}
+
+impl<K> Default for Table<K> {
+    fn default() -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            listed: false,
+        }
+    }
+}
+
+impl<K> Table<K> {
+    /// The object of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<K>> {
+        self.objects.get(name)
+    }
+
+    /// All objects in order of name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<K>)> {
+        self.objects
+            .iter()
+            .map(|(name, object)| (name.as_str(), object))
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}
+
+impl<K: Indexed> Table<K> {
+    fn apply(&mut self, object: K) -> bool {
+        let name = object.name_any();
+        let version = version(&object);
+        if let (Some(deleted), Some(version)) = (self.deleted.get(&name), version) {
+            if version <= *deleted {
+                return false;
+            }
+            self.deleted.remove(&name);
+        }
+        let changed = match self.objects.get(&name) {
+            Some(held) if is_older(&object, held) => return false,
+            Some(held) => differs(held.as_ref(), &object),
+            None => true,
+        };
+        self.objects.insert(name, Arc::new(object));
+        changed
+    }
+
+    fn delete(&mut self, object: &K) -> bool {
+        let name = object.name_any();
+        if let Some(held) = self.objects.get(&name)
+            && is_older(object, held)
+            && object.uid() == held.uid()
+            && version(object) != version(held.as_ref())
+        {
+            return false;
+        }
+        if self.deleted.len() >= TOMBSTONES {
+            self.deleted.clear();
+        }
+        if let Some(version) = version(object) {
+            self.deleted.insert(name.clone(), version);
+        }
+        self.objects.remove(&name).is_some()
+    }
+
+    fn reset(&mut self, objects: Vec<K>) -> bool {
+        let first = !std::mem::replace(&mut self.listed, true);
+        self.deleted.clear();
+        let fresh: BTreeMap<String, Arc<K>> = objects
+            .into_iter()
+            .map(|object| (object.name_any(), Arc::new(object)))
+            .collect();
+        let same = fresh.len() == self.objects.len()
+            && fresh.iter().all(|(name, object)| {
+                self.objects
+                    .get(name)
+                    .is_some_and(|held| !differs(held.as_ref(), object.as_ref()))
+            });
+        self.objects = fresh;
+        first || !same
+    }
+}
+
+/// A kind that the index holds.
+pub trait Indexed: Resource<DynamicType = ()> + Clone + PartialEq {
+    /// Its table.
+    fn table(index: &mut Index) -> &mut Table<Self>;
+
+    /// The object without what nobody reads.
+    #[must_use]
+    fn reduced(mut self) -> Self {
+        self.meta_mut().managed_fields = None;
+        self
+    }
+}
+
+macro_rules! indexed {
+    ($($kind:ty => $table:ident),* $(,)?) => {$(
+        impl Indexed for $kind {
+            fn table(index: &mut Index) -> &mut Table<Self> {
+                &mut index.$table
+            }
+        }
+    )*};
+}
+
+indexed! {
+    ClusterLink => links,
+    Cluster => clusters,
+    Site => sites,
+    VpnAttachment => vpns,
+    AddressLedger => ledgers,
+    NetworkPlan => plans,
+    Peer => peers,
+    Secret => secrets,
+}
+
+impl Indexed for Node {
+    fn table(index: &mut Index) -> &mut Table<Self> {
+        &mut index.nodes
+    }
+
+    /// A kubelet writes its Node every few minutes with new times, and lists images: none of that is read here.
+    fn reduced(self) -> Self {
+        let spec = self.spec.unwrap_or_default();
+        let status = self.status.unwrap_or_default();
+        let ready = |mut condition: k8s_openapi::api::core::v1::NodeCondition| {
+            condition.last_heartbeat_time = None;
+            condition
+        };
+        Self {
+            metadata: ObjectMeta {
+                name: self.metadata.name,
+                uid: self.metadata.uid,
+                resource_version: self.metadata.resource_version,
+                labels: self.metadata.labels,
+                deletion_timestamp: self.metadata.deletion_timestamp,
+                managed_fields: Some(
+                    self.metadata
+                        .managed_fields
+                        .unwrap_or_default()
+                        .into_iter()
+                        .filter(owns_pod_cidr)
+                        .map(|entry| ManagedFieldsEntry {
+                            time: None,
+                            fields_v1: None,
+                            ..entry
+                        })
+                        .collect(),
+                ),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                pod_cidr: spec.pod_cidr,
+                pod_cidrs: spec.pod_cidrs,
+                ..NodeSpec::default()
+            }),
+            status: Some(NodeStatus {
+                addresses: status.addresses,
+                conditions: status.conditions.map(|conditions| {
+                    conditions
+                        .into_iter()
+                        .filter(|condition| condition.type_ == "Ready")
+                        .map(ready)
+                        .collect()
+                }),
+                ..NodeStatus::default()
+            }),
+        }
+    }
+}
+
+/// Whether this manager's fields include the node's podCIDRs.
+fn owns_pod_cidr(entry: &ManagedFieldsEntry) -> bool {
+    entry.fields_v1.as_ref().is_some_and(|fields| {
+        fields
+            .0
+            .get("f:spec")
+            .is_some_and(|spec| spec.get("f:podCIDR").is_some() || spec.get("f:podCIDRs").is_some())
+    })
+}
+
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
+
+/// Whether `object` is the held one, or an older version of it.
+fn is_older<K: Resource>(object: &K, held: &K) -> bool {
+    match (version(object), version(held)) {
+        (Some(new), Some(old)) => new <= old,
+        _ => false,
+    }
+}
+
+/// Whether two versions differ in more than the version.
+fn differs<K: Indexed>(held: &K, object: &K) -> bool {
+    if held.meta().resource_version == object.meta().resource_version {
+        return held != object;
+    }
+    let mut object = object.clone();
+    object
+        .meta_mut()
+        .resource_version
+        .clone_from(&held.meta().resource_version);
+    *held != object
+}
+
+#[cfg(test)]
+mod tests;

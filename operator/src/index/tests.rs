@@ -1,0 +1,110 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use serde_json::json;
+use tieline_crds::SiteSpec;
+
+fn site(version: &str, cidr: &str) -> Site {
+    let mut site = Site::new(
+        "berlin",
+        SiteSpec {
+            cidrs: vec![cidr.to_owned()],
+            ..SiteSpec::default()
+        },
+    );
+    site.metadata.uid = Some("u".into());
+    site.metadata.resource_version = Some(version.to_owned());
+    site
+}
+
+fn node(version: &str, heartbeat: &str) -> Node {
+    serde_json::from_value(json!({
+        "metadata": {"name": "n1", "uid": "u", "resourceVersion": version, "labels": {"a": "b"}, "managedFields": [
+            {"manager": "kubelet", "operation": "Update", "time": heartbeat, "fieldsV1": {"f:status": {}}},
+            {"manager": "kube-controller-manager", "operation": "Update", "time": heartbeat,
+             "fieldsV1": {"f:spec": {"f:podCIDR": {}}}},
+        ]},
+        "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]},
+        "status": {
+            "images": [{"names": ["big"]}],
+            "conditions": [
+                {"type": "Ready", "status": "True", "lastHeartbeatTime": heartbeat},
+                {"type": "DiskPressure", "status": "False", "lastHeartbeatTime": heartbeat},
+            ],
+        },
+    }))
+    .unwrap()
+}
+
+#[test]
+fn the_echo_of_an_own_write_is_no_change() {
+    let mut index = Index::default();
+    assert!(index.apply(site("5", "10.0.0.0/8")));
+    assert!(!index.apply(site("5", "10.0.0.0/8")));
+    assert!(
+        !index.apply(site("4", "10.0.0.0/9")),
+        "an older version must not come back"
+    );
+    assert!(index.apply(site("6", "10.0.0.0/9")));
+}
+
+#[test]
+fn a_new_version_without_a_difference_is_taken_and_wakes_nobody() {
+    let mut index = Index::default();
+    index.apply(site("5", "10.0.0.0/8"));
+    assert!(!index.apply(site("9", "10.0.0.0/8")));
+    assert_eq!(
+        index.sites.get("berlin").unwrap().resource_version(),
+        Some("9".into())
+    );
+}
+
+#[test]
+fn a_late_answer_does_not_bring_a_deleted_object_back() {
+    let mut index = Index::default();
+    index.apply(site("5", "10.0.0.0/8"));
+    assert!(index.delete(&site("8", "10.0.0.0/8")));
+    assert!(!index.apply(site("7", "10.0.0.0/8")));
+    assert!(index.sites.is_empty());
+    assert!(
+        index.apply(site("9", "10.0.0.0/8")),
+        "created again after the deletion"
+    );
+}
+
+#[test]
+fn a_list_after_an_outage_replaces_everything_even_with_lower_versions() {
+    let mut index = Index::default();
+    assert_eq!(index.missing().len(), 9);
+    assert!(
+        index.reset::<Site>(Vec::new()),
+        "the first list makes the kind complete"
+    );
+    assert!(!index.reset::<Site>(Vec::new()));
+    index.apply(site("50", "10.0.0.0/8"));
+    assert!(index.reset(vec![site("7", "10.1.0.0/16")]));
+    assert_eq!(
+        index.sites.get("berlin").unwrap().spec.cidrs,
+        ["10.1.0.0/16"]
+    );
+    assert!(
+        index.apply(site("8", "10.2.0.0/16")),
+        "versions count from the list on"
+    );
+}
+
+#[test]
+fn a_heartbeat_changes_nothing_and_the_owner_of_a_pod_cidr_is_kept() {
+    let mut index = Index::default();
+    assert!(index.apply(node("1", "2026-01-01T00:00:00Z")));
+    assert!(!index.apply(node("2", "2026-01-01T00:05:00Z")));
+    let node = index.nodes.get("n1").unwrap();
+    let managers: Vec<_> = node
+        .metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .filter_map(|entry| entry.manager.as_deref())
+        .collect();
+    assert_eq!(managers, ["kube-controller-manager"]);
+    assert!(node.status.as_ref().unwrap().images.is_none());
+}

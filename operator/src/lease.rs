@@ -1,0 +1,178 @@
+//! Leader election over the Lease `tieline-operator`: the IO around [`crate::leader`].
+
+use crate::leader::{Action, Elector, Record};
+use crate::watch::chain;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Name of the Lease.
+pub const LEASE: &str = "tieline-operator";
+
+/// Whether this process may write.
+#[derive(Debug, Clone)]
+pub struct Leadership(watch::Receiver<Term>);
+
+/// For how long this process may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Term {
+    /// Without election: always.
+    Always,
+    /// Until an instant of the local monotonic clock.
+    Until(Instant),
+    /// Not now.
+    No,
+}
+
+impl Leadership {
+    /// Leadership without election.
+    #[must_use]
+    pub fn always() -> Self {
+        Self(watch::channel(Term::Always).1)
+    }
+
+    /// Whether this process may write now.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        match *self.0.borrow() {
+            Term::Always => true,
+            Term::Until(until) => Instant::now() < until,
+            Term::No => false,
+        }
+    }
+}
+
+/// Takes part in the election until `shutdown`, then gives the Lease back. `gained` is called when leadership begins.
+pub fn elect(
+    client: Client,
+    namespace: String,
+    identity: String,
+    duration: Duration,
+    mut shutdown: watch::Receiver<bool>,
+    gained: impl Fn() + Send + 'static,
+) -> (Leadership, tokio::task::JoinHandle<()>) {
+    let (sender, receiver) = watch::channel(Term::No);
+    let api: Api<Lease> = Api::namespaced(client, &namespace);
+    let task = tokio::spawn(async move {
+        let mut elector = Elector::new(identity.clone(), duration);
+        tracing::info!(%identity, lease = LEASE, "waiting to lead");
+        loop {
+            let wait = elector.period();
+            // A request that takes longer than the deadline is of no use any more.
+            let look = tokio::time::timeout(elector.renew_deadline(), look(&api, &mut elector));
+            match look.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(error = %chain(&error), "cannot look at the Lease")
+                }
+                Err(_) => tracing::warn!("the API server does not answer about the Lease"),
+            }
+            let was = *sender.borrow();
+            let now = elector.leads_until().map_or(Term::No, Term::Until);
+            sender.send_replace(now);
+            match (was, now) {
+                (Term::No, Term::Until(_)) => {
+                    tracing::info!(%identity, "leading");
+                    gained();
+                }
+                (Term::Until(_), Term::No) => tracing::warn!(%identity, "no longer leading"),
+                _ => {}
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = shutdown.wait_for(|stop| *stop) => break,
+            }
+        }
+        sender.send_replace(Term::No);
+        let _ = tokio::time::timeout(Duration::from_secs(2), release(&api, &mut elector)).await;
+    });
+    (Leadership(receiver), task)
+}
+
+async fn look(api: &Api<Lease>, elector: &mut Elector) -> Result<(), kube::Error> {
+    let found = api.get_opt(LEASE).await?;
+    let Action::Write { record, taken } =
+        elector.read(found.as_ref().map(record_of).as_ref(), Instant::now())
+    else {
+        return Ok(());
+    };
+    let sent = Instant::now();
+    match write(api, found, &record, taken).await {
+        Ok(stored) => {
+            elector.stored(stored.metadata.resource_version, sent);
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            elector.lost();
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn release(api: &Api<Lease>, elector: &mut Elector) {
+    let Ok(Some(found)) = api.get_opt(LEASE).await else {
+        return;
+    };
+    if let Some(record) = elector.release(&record_of(&found)) {
+        match write(api, Some(found), &record, false).await {
+            Ok(_) => tracing::info!("gave the Lease back"),
+            Err(error) => tracing::warn!(error = %chain(&error), "cannot give the Lease back"),
+        }
+    }
+}
+
+async fn write(
+    api: &Api<Lease>,
+    found: Option<Lease>,
+    record: &Record,
+    taken: bool,
+) -> Result<Lease, kube::Error> {
+    let now = Some(MicroTime(Timestamp::now()));
+    let before = found
+        .as_ref()
+        .and_then(|lease| lease.spec.clone())
+        .unwrap_or_default();
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(LEASE.to_owned()),
+            resource_version: record.version.clone(),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(record.holder.clone()),
+            lease_duration_seconds: i32::try_from(record.duration.as_secs()).ok(),
+            // Times are for people: nobody compares them.
+            acquire_time: if taken {
+                now.clone()
+            } else {
+                before.acquire_time
+            },
+            renew_time: now,
+            lease_transitions: Some(record.transitions),
+            ..LeaseSpec::default()
+        }),
+    };
+    match found {
+        None => api.create(&PostParams::default(), &lease).await,
+        Some(_) => api.replace(LEASE, &PostParams::default(), &lease).await,
+    }
+}
+
+fn record_of(lease: &Lease) -> Record {
+    let spec = lease.spec.clone().unwrap_or_default();
+    Record {
+        holder: spec.holder_identity.unwrap_or_default(),
+        duration: Duration::from_secs(
+            spec.lease_duration_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .unwrap_or(15),
+        ),
+        transitions: spec.lease_transitions.unwrap_or(0),
+        version: lease.metadata.resource_version.clone(),
+    }
+}

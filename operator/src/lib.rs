@@ -1,0 +1,274 @@
+//! The operator: hub and member of a single cluster in one process.
+//!
+//! ```text
+//!  API server ──watches──► index ──bell──► reconcile ──► ledgers, plans, Peers, Secrets
+//!       ▲                    ▲                │
+//!       │                    └── own writes ──┤
+//!       └──── statuses, labels, Events ◄── status lane
+//! ```
+//!
+//! | module | what it does | |
+//! |---|---|---|
+//! | [`index`], [`store`] | everything that was read | pure; shared |
+//! | [`watch`] | the API server's events into the store | IO |
+//! | [`world`] | the index as the planner reads it | pure |
+//! | [`reconcile`] | one pass over everything | the sequence; each step marked |
+//! | [`restore`] | what waits after a restored backup | pure |
+//! | [`vpn`] | keys of VPN attachments, sealed boxes, the other side's configuration | pure |
+//! | [`status`], [`lane`] | what people read, and writing it | pure; IO |
+//! | [`write`] | one request each, only while leading | IO |
+//! | [`leader`], [`lease`] | who leads | pure; IO |
+//! | [`schema`], [`admin`], [`metrics`], [`options`] | start check, endpoints, numbers, flags | |
+
+pub mod admin;
+pub mod index;
+pub mod lane;
+pub mod leader;
+pub mod lease;
+pub mod metrics;
+pub mod options;
+pub mod reconcile;
+pub mod restore;
+pub mod schema;
+pub mod status;
+pub mod store;
+pub mod vpn;
+pub mod watch;
+pub mod world;
+pub mod write;
+
+use crate::lease::Leadership;
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::reconcile::{Decided, Keeper, reconcile};
+use crate::store::Store;
+use crate::write::{WriteError, Writer};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Client, Config};
+use rand::Rng;
+use rand::distr::Alphanumeric;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use tieline_core::ids::{Lineage, NameError};
+use tokio::sync::watch as channel;
+
+/// How long events are gathered before a pass: one user action is often several objects.
+const GATHER: Duration = Duration::from_millis(4);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// Why the operator ends by itself.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The kubeconfig cannot be used.
+    #[error("cannot use the kubeconfig")]
+    Kubeconfig(#[source] kube::config::KubeconfigError),
+    /// No way to the API server.
+    #[error("cannot make a client for the API server")]
+    Client(#[source] Box<kube::Error>),
+    /// The credential of the environment cannot be used.
+    #[error("found no credential: give --kubeconfig, or run in a pod with a ServiceAccount")]
+    NoCredential(#[source] kube::config::InferConfigError),
+    /// The admin address cannot be bound.
+    #[error("cannot listen on --metrics-address")]
+    Listen(#[source] std::io::Error),
+    /// A generated name is not valid, which is a bug.
+    #[error("cannot make a lineage")]
+    Lineage(#[from] NameError),
+}
+
+/// A client with the credential that the options name.
+///
+/// # Errors
+/// [`RunError`] when there is none or it cannot be used.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(RunError::Kubeconfig)?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .map_err(RunError::Kubeconfig)?
+        }
+        None => Config::infer().await.map_err(RunError::NoCredential)?,
+    };
+    Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))
+}
+
+/// Runs until `shutdown` becomes true, then finishes the current write, gives the Lease back and returns.
+///
+/// # Errors
+/// [`RunError`] when it cannot start. Once it runs, it goes on: every failure is logged and tried again.
+pub async fn run(
+    client: Client,
+    options: Options,
+    mut shutdown: channel::Receiver<bool>,
+) -> Result<(), RunError> {
+    let store = Arc::new(Store::default());
+    let metrics = Metrics::default();
+    let admin = admin::serve(
+        options.metrics_address,
+        metrics.clone(),
+        store.clone(),
+        shutdown.clone(),
+    )
+    .await
+    .map_err(RunError::Listen)?;
+    let watches = watch::follow_all(&client, &options, &store, &metrics);
+    let identity = options.identity.clone().unwrap_or_else(identity);
+    if !schema_fits(&client, &mut shutdown).await {
+        return Ok(());
+    }
+    let (leadership, election) = if options.leader_elect {
+        let gained = store.clone();
+        let duration = Duration::from_secs(u64::from(options.lease_seconds));
+        let candidate = (client.clone(), options.namespace.clone(), identity.clone());
+        let (leadership, task) = lease::elect(
+            candidate.0,
+            candidate.1,
+            candidate.2,
+            duration,
+            shutdown.clone(),
+            move || gained.ring(),
+        );
+        (leadership, Some(task))
+    } else {
+        (Leadership::always(), None)
+    };
+
+    let writer = Writer::new(
+        client.clone(),
+        options.namespace.clone(),
+        leadership,
+        store.clone(),
+        metrics.clone(),
+    );
+    let (decisions, decided) = channel::channel(None);
+    let (events, happened) = tokio::sync::mpsc::unbounded_channel();
+    let reporter = Reporter {
+        controller: write::MANAGER.into(),
+        instance: Some(identity),
+    };
+    let lane = tokio::spawn(lane::run(
+        store.clone(),
+        writer.clone(),
+        Recorder::new(client, reporter),
+        decided,
+        happened,
+    ));
+    let mut keeper = Keeper {
+        cluster: options.cluster_name.clone(),
+        fresh: Lineage::new(random(16))?,
+        memory: world::Memory::default(),
+        seen: restore::Seen::default(),
+    };
+
+    let resync = Duration::from_secs(options.resync);
+    let mut wait = resync;
+    let mut retry = FIRST_RETRY;
+    loop {
+        let jittered = wait + wait.mul_f64(rand::rng().random_range(0.0..0.1));
+        tokio::select! {
+            () = store.changed() => {}
+            () = tokio::time::sleep(jittered) => {}
+            _ = shutdown.wait_for(|stop| *stop) => break,
+        }
+        wait = resync;
+        metrics.leading.set(i64::from(writer.leads()));
+        if !writer.leads() || !store.snapshot().is_complete() {
+            continue;
+        }
+        tokio::time::sleep(GATHER).await;
+        let started = Instant::now();
+        metrics.passes.inc();
+        match reconcile(&store, &writer, &mut keeper).await {
+            Ok(pass) => {
+                retry = FIRST_RETRY;
+                metrics
+                    .pass_seconds
+                    .observe(started.elapsed().as_secs_f64());
+                report(&pass, &metrics);
+                for happening in status::done(&store.snapshot(), &pass) {
+                    // The receiver lives as long as the lane.
+                    let _ = events.send(happening);
+                }
+                decisions.send_replace(Some(Arc::new(pass)));
+            }
+            Err(error) => {
+                metrics.failed_passes.inc();
+                match &error {
+                    WriteError::NotLeading => continue,
+                    WriteError::Conflict { .. } => tracing::info!(%error, "deciding again"),
+                    _ => tracing::error!(%error, "a pass ended early"),
+                }
+                wait = retry;
+                retry = (retry * 2).min(LONGEST_RETRY);
+            }
+        }
+    }
+    tracing::info!("shutting down");
+    watches.abort();
+    drop(decisions);
+    drop(events);
+    for task in [Some(lane), election, Some(admin)].into_iter().flatten() {
+        let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
+    }
+    Ok(())
+}
+
+/// Waits until the definitions are new enough; false when the process shall end first.
+async fn schema_fits(client: &Client, shutdown: &mut channel::Receiver<bool>) -> bool {
+    let mut told = false;
+    loop {
+        match schema::check(client).await {
+            Ok(()) => return true,
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(error = %watch::chain(&error), "nothing is written until this is solved");
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            _ = shutdown.wait_for(|stop| *stop) => return false,
+        }
+    }
+}
+
+/// Logs and counts what a pass found.
+fn report(pass: &Decided, metrics: &Metrics) {
+    let report = &pass.proposal.report;
+    let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    metrics.refusals.set(gauge(report.refusals.len()));
+    metrics.waiting.set(gauge(report.waiting.len()));
+    metrics.peers.set(gauge(pass.accepted.peers.len()));
+    metrics.findings.set(i64::from(pass.trouble.is_some()));
+    if let Some((reason, message)) = &pass.trouble {
+        tracing::error!(reason, "{message}");
+    }
+    for invalid in &pass.world.invalid {
+        tracing::warn!("{invalid}");
+    }
+}
+
+/// The host's name and a random suffix: two processes never share it.
+fn identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!(
+        "{}_{}",
+        if host.is_empty() { "operator" } else { host },
+        random(8)
+    )
+}
+
+/// Random lower-case letters and digits.
+fn random(length: usize) -> String {
+    rand::rng()
+        .sample_iter(Alphanumeric)
+        .map(|byte| char::from(byte).to_ascii_lowercase())
+        .take(length)
+        .collect()
+}

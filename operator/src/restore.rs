@@ -1,0 +1,211 @@
+//! What happens when a ledger is older than what others have seen of it: it came back from a backup. Pure.
+//!
+//! Grants made after the backup are unknown then, and giving the same prefix out again would break its holder. So *new* grants of
+//! that ledger wait ([`restrict`]); what it holds goes on. It ends when the ledger catches up or when an administrator accepts
+//! the restore by the annotation [`ACCEPT`], whose value is the revision that is given up.
+//!
+//! Who can tell: this process ([`Seen`]), the ledger's own status, and agents that carry a newer plan than there is.
+
+use crate::index::Index;
+use crate::world::World;
+use kube::ResourceExt;
+use std::collections::BTreeMap;
+use std::fmt;
+use tieline_core::fleet::Fleet;
+use tieline_core::ids::{ClusterName, Lineage, LinkName};
+use tieline_core::ledger::{Ledger, LedgerName, Ledgers, Owner, Use};
+use tieline_core::plan::Notice;
+
+/// Annotation on an AddressLedger: the revision that an administrator gives up.
+pub const ACCEPT: &str = "tieline.dev/accept-restore";
+
+/// Highest revisions that this process has seen.
+#[derive(Debug, Clone, Default)]
+pub struct Seen(BTreeMap<LedgerName, (Lineage, u64)>);
+
+/// A ledger that gives no new grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// Name of the AddressLedger.
+    pub ledger: String,
+    /// What somebody has seen.
+    pub seen: u64,
+    /// What there is.
+    pub has: u64,
+    /// Of what: the ledger, or a plan.
+    pub what: String,
+}
+
+impl fmt::Display for Frozen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is at revision {}, but revision {} has been seen: it was restored from an older backup. What was granted since is \
+             unknown, so new grants wait. To go on from what the ledger holds: kubectl annotate addressledgers.tieline.dev {} \
+             {ACCEPT}={}",
+            self.what, self.has, self.seen, self.ledger, self.seen
+        )
+    }
+}
+
+/// Which ledgers are frozen. Where a restore was accepted, the revisions of `world` are raised above what was seen, so that
+/// agents, who apply no lower one, follow.
+pub fn freeze(index: &Index, world: &mut World, seen: &mut Seen) -> BTreeMap<LedgerName, Frozen> {
+    let mut frozen = BTreeMap::new();
+    let newer = newer_plans(world);
+    for (name, ledger) in &mut world.before.ledgers {
+        let object = index.ledgers.get(&name.to_string());
+        let accepted: u64 = object
+            .and_then(|it| it.annotations().get(ACCEPT)?.parse().ok())
+            .unwrap_or(0);
+        let known = seen
+            .0
+            .get(name)
+            .filter(|(lineage, _)| *lineage == ledger.lineage)
+            .map_or(0, |(_, revision)| *revision);
+        let told = object
+            .and_then(|it| it.status.as_ref()?.acknowledged_revision)
+            .unwrap_or(0);
+        let highest = known.max(told);
+        if highest > ledger.revision {
+            if accepted >= highest {
+                ledger.revision = highest;
+            } else {
+                frozen.insert(
+                    name.clone(),
+                    behind(
+                        name,
+                        ledger.revision,
+                        highest,
+                        format!("AddressLedger {name}"),
+                    ),
+                );
+            }
+        }
+        for (link, (has, applied, clusters)) in &newer {
+            let concerned = match name {
+                LedgerName::Hub => true,
+                LedgerName::Cluster(cluster) => clusters.contains(cluster),
+            };
+            if concerned && accepted < *applied {
+                frozen
+                    .entry(name.clone())
+                    .or_insert_with(|| behind(name, *has, *applied, format!("NetworkPlan {link}")));
+            }
+        }
+        remember(seen, name, ledger);
+    }
+    for (link, (_, applied, _)) in newer {
+        let held = frozen.values().any(|it| it.what.ends_with(link.as_str()));
+        if let Some(plan) = world.before.plans.get_mut(&link).filter(|_| !held) {
+            plan.revision = applied + 1;
+        }
+    }
+    frozen
+}
+
+fn behind(name: &LedgerName, has: u64, seen: u64, what: String) -> Frozen {
+    Frozen {
+        ledger: name.to_string(),
+        seen,
+        has,
+        what,
+    }
+}
+
+fn remember(seen: &mut Seen, name: &LedgerName, ledger: &Ledger) {
+    let entry = seen
+        .0
+        .entry(name.clone())
+        .or_insert_with(|| (ledger.lineage.clone(), 0));
+    if entry.0 != ledger.lineage {
+        *entry = (ledger.lineage.clone(), 0);
+    }
+    entry.1 = entry.1.max(ledger.revision);
+}
+
+/// Plans that are older than what an agent carries: what there is, what is carried, and the clusters.
+fn newer_plans(world: &World) -> BTreeMap<LinkName, (u64, u64, Vec<ClusterName>)> {
+    let mut newer = BTreeMap::new();
+    for (link, plan) in &world.before.plans {
+        let clusters: Vec<ClusterName> = plan.clusters.iter().map(|it| it.name.clone()).collect();
+        let members = world
+            .peers
+            .iter()
+            .filter(|(_, peer)| clusters.contains(&peer.cluster));
+        let applied = members
+            .filter_map(|(name, _)| world.claims.get(name))
+            .map(|claim| claim.applied_revision)
+            .max()
+            .unwrap_or(0);
+        if applied > plan.revision {
+            newer.insert(link.clone(), (plan.revision, applied, clusters));
+        }
+    }
+    newer
+}
+
+/// Takes out of the fleet what would need a new grant of a frozen ledger, and says so.
+pub fn restrict(
+    fleet: &mut Fleet,
+    ledgers: &Ledgers,
+    frozen: &BTreeMap<LedgerName, Frozen>,
+) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    for (name, why) in frozen {
+        let Some(ledger) = ledgers.get(name) else {
+            continue;
+        };
+        let notice = |kind: &str, object: String, link: Option<LinkName>| Notice {
+            kind: kind.to_owned(),
+            name: object,
+            link,
+            reason: "LedgerFrozen".to_owned(),
+            message: format!("waits for a grant: {why}"),
+        };
+        match name {
+            LedgerName::Hub => {
+                for (link, spec) in &mut fleet.links {
+                    let (stay, wait) =
+                        std::mem::take(&mut spec.clusters)
+                            .into_iter()
+                            .partition(|cluster| {
+                                ledger
+                                    .held(&Owner::Cluster(cluster.clone()), Use::Mesh)
+                                    .next()
+                                    .is_some()
+                            });
+                    spec.clusters = stay;
+                    let _: &std::collections::BTreeSet<ClusterName> = &wait;
+                    notices.extend(
+                        wait.into_iter().map(|cluster| {
+                            notice("Cluster", cluster.to_string(), Some(link.clone()))
+                        }),
+                    );
+                }
+            }
+            LedgerName::Cluster(cluster) => {
+                let link = fleet
+                    .links
+                    .iter()
+                    .find(|(_, link)| link.clusters.contains(cluster))
+                    .map(|(name, _)| name.clone());
+                fleet.nodes.retain(|id, _| {
+                    let stays = id.cluster != *cluster
+                        || ledger
+                            .held(&Owner::Node(id.node.clone()), Use::Mesh)
+                            .next()
+                            .is_some();
+                    if !stays {
+                        notices.push(notice("Node", id.node.to_string(), link.clone()));
+                    }
+                    stays
+                });
+            }
+        }
+    }
+    notices
+}
+
+#[cfg(test)]
+mod tests;

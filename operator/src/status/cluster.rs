@@ -1,0 +1,194 @@
+//! Status of a Cluster.
+
+use super::members::summary;
+use super::{Judgement, Members, accepted, conditions};
+use crate::reconcile::Decided;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::cidr::PrefixSet;
+use tieline_core::ids::{ClusterName, SiteName};
+use tieline_core::ledger::{LedgerName, Owner, State, Use};
+use tieline_crds::cluster::{Granted, NodeCount, SiteGrant};
+use tieline_crds::{Cluster, ClusterStatus};
+
+pub(super) fn status(
+    object: &Cluster,
+    decided: &Decided,
+    members: &Members,
+    now: Timestamp,
+) -> ClusterStatus {
+    let name = object.name_any();
+    let held = object.status.clone().unwrap_or_default();
+    let cluster = ClusterName::new(name.as_str()).ok();
+    let nodes = cluster.as_ref().map_or(0, |cluster| {
+        decided
+            .world
+            .fleet
+            .nodes
+            .keys()
+            .filter(|id| id.cluster == *cluster)
+            .count()
+    });
+    let entries = cluster
+        .as_ref()
+        .and_then(|cluster| members.nodes.get(cluster))
+        .cloned()
+        .unwrap_or_default();
+    let part = cluster.as_ref().map_or(0, |cluster| {
+        decided
+            .proposal
+            .nodes
+            .keys()
+            .filter(|id| id.cluster == *cluster)
+            .count()
+    });
+    let ready_nodes = part.saturating_sub(entries.len());
+    let accepted = accepted("Cluster", &name, decided);
+    let used = in_use(object, decided);
+    let ready = if !accepted.holds() {
+        Judgement::new(
+            "Ready",
+            false,
+            accepted.reason.clone(),
+            accepted.message.clone(),
+        )
+    } else if !used {
+        Judgement::new(
+            "Ready",
+            false,
+            "NotAMember",
+            "no ClusterLink names this cluster in spec.members.clusters",
+        )
+    } else if !entries.is_empty() {
+        Judgement::new("Ready", false, "NodesNotReady", summary(&entries, nodes))
+    } else if part < nodes {
+        Judgement::new(
+            "Ready",
+            false,
+            "NodesWaiting",
+            waiting(decided, &name, nodes - part, nodes),
+        )
+    } else if nodes == 0 {
+        Judgement::new(
+            "Ready",
+            false,
+            "NoNodes",
+            "no node of this cluster is known",
+        )
+    } else {
+        Judgement::new(
+            "Ready",
+            true,
+            "Ready",
+            format!("all {nodes} nodes take part"),
+        )
+    };
+    ClusterStatus {
+        observed_generation: object.metadata.generation,
+        granted: cluster
+            .as_ref()
+            .and_then(|cluster| granted(cluster, decided)),
+        nodes: Some(NodeCount {
+            total: count(nodes),
+            ready: count(ready_nodes),
+        }),
+        conditions: conditions(
+            &held.conditions,
+            vec![ready, accepted],
+            object.metadata.generation,
+            now,
+        ),
+    }
+}
+
+/// Whether a link names the cluster.
+pub(super) fn in_use(object: &Cluster, decided: &Decided) -> bool {
+    let name = object.name_any();
+    decided
+        .world
+        .fleet
+        .links
+        .values()
+        .any(|link| link.clusters.iter().any(|it| it.as_str() == name))
+        || decided
+            .kept_plans()
+            .any(|plan| plan.clusters.iter().any(|it| it.name.as_str() == name))
+}
+
+fn waiting(decided: &Decided, cluster: &str, out: usize, total: usize) -> String {
+    let texts: BTreeSet<String> = decided
+        .proposal
+        .report
+        .waiting
+        .iter()
+        .filter(|it| it.kind == "Node" || (it.kind == "Cluster" && it.name == cluster))
+        .map(|it| format!("{} {}: {}", it.kind, it.name, it.message))
+        .collect();
+    let why = crate::world::some_of(texts.into_iter());
+    format!(
+        "{out} of {total} nodes do not take part yet{}{why}",
+        if why.is_empty() { "" } else { ": " }
+    )
+}
+
+fn granted(cluster: &ClusterName, decided: &Decided) -> Option<Granted> {
+    let hub = decided.proposal.ledgers.get(&LedgerName::Hub)?;
+    let pod_cidrs: PrefixSet = hub
+        .held(&Owner::Cluster(cluster.clone()), Use::Pod)
+        .collect();
+    let mut by_site: BTreeMap<SiteName, PrefixSet> = BTreeMap::new();
+    if let Some(ledger) = decided
+        .proposal
+        .ledgers
+        .get(&LedgerName::Cluster(cluster.clone()))
+    {
+        for grant in ledger
+            .grants
+            .iter()
+            .filter(|it| it.used_for == Use::Pod && it.state != State::Released)
+        {
+            if let Owner::Site(site) = &grant.owner {
+                by_site
+                    .entry(site.clone())
+                    .or_default()
+                    .insert(grant.prefix);
+            }
+        }
+    }
+    // Imported ranges lie in no site's chunk.
+    for (_, node) in decided
+        .proposal
+        .nodes
+        .iter()
+        .filter(|(id, _)| id.cluster == *cluster)
+    {
+        let site = by_site.entry(node.site.clone()).or_default();
+        for prefix in &node.pod_cidrs {
+            if !site.contains(*prefix) {
+                site.insert(*prefix);
+            }
+        }
+    }
+    let texts = |set: &PrefixSet, most: usize| {
+        set.iter()
+            .take(most)
+            .map(|prefix| prefix.to_string())
+            .collect()
+    };
+    Some(Granted {
+        pod_cidrs: texts(&pod_cidrs, 64),
+        by_site: by_site
+            .iter()
+            .take(1024)
+            .map(|(site, set)| SiteGrant {
+                site: site.to_string(),
+                pod_cidrs: texts(set, 256),
+            })
+            .collect(),
+    })
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

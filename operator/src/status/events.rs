@@ -1,0 +1,162 @@
+//! Events: only when something happened, told from what is written and what was there before.
+
+use super::{Changes, link::new_entries};
+use crate::index::Index;
+use crate::reconcile::Decided;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Resource, ResourceExt};
+use tieline_core::peer::AcceptedPeers;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Happening {
+    /// The object that it happened to.
+    pub regarding: ObjectReference,
+    /// Whether somebody has to look.
+    pub warning: bool,
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    pub note: String,
+    /// What the operator was doing.
+    pub action: &'static str,
+}
+
+/// What a pass did.
+#[must_use]
+pub fn done(index: &Index, decided: &Decided) -> Vec<Happening> {
+    let mut happened = Vec::new();
+    if decided.trouble.is_some() {
+        return happened;
+    }
+    for (id, node) in &decided.proposal.nodes {
+        if !node.assign.is_empty()
+            && let Some(object) = index.nodes.get(id.node.as_str())
+        {
+            let cidrs: Vec<String> = node.assign.iter().map(ToString::to_string).collect();
+            happened.push(Happening {
+                regarding: object.object_ref(&()),
+                warning: false,
+                reason: "PodCidrAssigned".to_owned(),
+                note: format!("podCIDRs {} in site {}", cidrs.join(", "), node.site),
+                action: "Assign",
+            });
+        }
+        let keyless = |peers: &AcceptedPeers| {
+            peers
+                .get(&node.peer)
+                .is_none_or(|peer| peer.keys.is_empty())
+        };
+        if keyless(&decided.world.peers)
+            && !keyless(&decided.accepted.peers)
+            && let Some(object) = index.peers.get(node.peer.as_str())
+        {
+            happened.push(Happening {
+                regarding: object.object_ref(&()),
+                warning: false,
+                reason: "Accepted".to_owned(),
+                note: format!(
+                    "the keys of Node {} were accepted into segment {}",
+                    id.node, node.segment
+                ),
+                action: "Accept",
+            });
+        }
+    }
+    happened
+}
+
+/// What happened, judging from statuses that are about to change.
+#[must_use]
+pub fn happenings(changes: &Changes) -> Vec<Happening> {
+    let mut happened = Vec::new();
+    for (object, status) in &changes.links {
+        let held = object.status.clone().unwrap_or_default();
+        let about = object.object_ref(&());
+        for entry in new_entries(&held.not_ready, &status.not_ready) {
+            // Agents that are about to catch up are the normal course of things.
+            if matches!(
+                entry.reason.as_str(),
+                "NoAgent" | "AgentBehind" | "NoNodes" | "NoPath"
+            ) {
+                continue;
+            }
+            happened.push(Happening {
+                regarding: about.clone(),
+                warning: true,
+                reason: entry.reason.clone(),
+                note: format!("{} {}: {}", entry.kind, entry.name, entry.message),
+                action: "Judge",
+            });
+        }
+        for wanted in &status.conditions {
+            let before = held.conditions.iter().find(|it| it.type_ == wanted.type_);
+            let was = before.is_some_and(|it| it.status == "True");
+            let turned = before.is_some_and(|it| it.status != wanted.status)
+                || (before.is_none() && wanted.status == "True");
+            let failed = before.is_none() && wanted.status == "False" && wanted.type_ == "Accepted";
+            if wanted.type_ == "Converged" || !(turned || failed) {
+                continue;
+            }
+            happened.push(Happening {
+                regarding: about.clone(),
+                warning: was || failed,
+                reason: if wanted.status == "True" {
+                    wanted.type_.clone()
+                } else {
+                    wanted.reason.clone()
+                },
+                note: super::clipped(wanted.message.clone(), 1000),
+                action: "Judge",
+            });
+        }
+    }
+    for (object, status) in &changes.sites {
+        let held = object.status.clone().unwrap_or_default();
+        for gateway in status
+            .gateways
+            .iter()
+            .filter(|it| !held.gateways.contains(it))
+        {
+            happened.push(Happening {
+                regarding: object.object_ref(&()),
+                warning: false,
+                reason: "GatewayElected".to_owned(),
+                note: format!(
+                    "Node {} is gateway {} of site {}",
+                    gateway.node,
+                    gateway.rank,
+                    object.name_any()
+                ),
+                action: "Elect",
+            });
+        }
+    }
+    for (object, status) in &changes.ledgers {
+        let frozen = |conditions: &[tieline_crds::Condition]| {
+            conditions
+                .iter()
+                .any(|it| it.type_ == "Frozen" && it.status == "True")
+        };
+        let was = object
+            .status
+            .as_ref()
+            .is_some_and(|it| frozen(&it.conditions));
+        if frozen(&status.conditions) && !was {
+            let note = status
+                .conditions
+                .iter()
+                .find(|it| it.type_ == "Frozen")
+                .map(|it| it.message.clone())
+                .unwrap_or_default();
+            happened.push(Happening {
+                regarding: object.object_ref(&()),
+                warning: true,
+                reason: "RevisionBehind".to_owned(),
+                note: super::clipped(note, 1000),
+                action: "Freeze",
+            });
+        }
+    }
+    happened
+}

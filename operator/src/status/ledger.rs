@@ -1,0 +1,36 @@
+//! Status of an AddressLedger.
+
+use super::{Judgement, conditions};
+use crate::reconcile::Decided;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use tieline_core::ledger::LedgerName;
+use tieline_crds::{AddressLedger, AddressLedgerStatus};
+
+pub(super) fn status(
+    object: &AddressLedger,
+    decided: &Decided,
+    now: Timestamp,
+) -> AddressLedgerStatus {
+    let held = object.status.clone().unwrap_or_default();
+    let frozen = LedgerName::parse(&object.name_any()).and_then(|name| decided.frozen.get(&name));
+    let judgement = match frozen {
+        Some(frozen) => Judgement::new("Frozen", true, "RevisionBehind", frozen.to_string()),
+        None => Judgement::new(
+            "Frozen",
+            false,
+            "UpToDate",
+            "nobody has seen a newer revision",
+        ),
+    };
+    AddressLedgerStatus {
+        observed_generation: object.metadata.generation,
+        acknowledged_revision: Some(frozen.map_or(object.spec.revision, |frozen| frozen.seen)),
+        conditions: conditions(
+            &held.conditions,
+            vec![judgement],
+            object.metadata.generation,
+            now,
+        ),
+    }
+}

@@ -1,0 +1,133 @@
+//! Status of a Site.
+
+use super::{Judgement, accepted, conditions, paths_of};
+use crate::index::Index;
+use crate::reconcile::Decided;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use std::collections::BTreeSet;
+use tieline_crds::site::SiteGateway;
+use tieline_crds::{Site, SiteStatus};
+
+pub(super) fn status(
+    object: &Site,
+    index: &Index,
+    decided: &Decided,
+    users: &BTreeSet<String>,
+    now: Timestamp,
+) -> SiteStatus {
+    let name = object.name_any();
+    let held = object.status.clone().unwrap_or_default();
+    let mut gateways = Vec::new();
+    let (mut reporting, mut up) = (0_usize, 0_usize);
+    for (id, node) in decided
+        .proposal
+        .nodes
+        .iter()
+        .filter(|(_, node)| node.site.as_str() == name)
+    {
+        let Some(rank) = node.gateway_rank else {
+            continue;
+        };
+        gateways.push(SiteGateway {
+            node: id.node.to_string(),
+            rank,
+        });
+        if let Some(paths) = index
+            .peers
+            .get(node.peer.as_str())
+            .and_then(|peer| paths_of(peer))
+        {
+            reporting += 1;
+            up += usize::from(paths.up > 0 || paths.total == 0);
+        }
+    }
+    let total = gateways.len();
+    let reachable = if total == 0 {
+        Judgement::new(
+            "Reachable",
+            false,
+            "NoGateway",
+            "no node of this site is a gateway",
+        )
+    } else if reporting == 0 {
+        Judgement::unknown(
+            "Reachable",
+            "NotReported",
+            "no gateway has reported its paths yet",
+        )
+    } else if up == 0 {
+        Judgement::new(
+            "Reachable",
+            false,
+            "NoPath",
+            format!("none of {total} gateways has a path that is up"),
+        )
+    } else {
+        Judgement::new(
+            "Reachable",
+            true,
+            "PathsUp",
+            format!("{up} of {total} gateways have paths that are up"),
+        )
+    };
+    let in_use = if users.is_empty() {
+        Judgement::new("InUse", false, "NotUsed", "no ClusterLink uses this site")
+    } else {
+        Judgement::new(
+            "InUse",
+            true,
+            "Used",
+            format!("used by {}", crate::world::some_of(users.iter())),
+        )
+    };
+    gateways.sort_by(|a, b| (&a.node, a.rank).cmp(&(&b.node, b.rank)));
+    gateways.truncate(64);
+    SiteStatus {
+        observed_generation: object.metadata.generation,
+        gateways,
+        conditions: conditions(
+            &held.conditions,
+            vec![accepted("Site", &name, decided), reachable, in_use],
+            object.metadata.generation,
+            now,
+        ),
+    }
+}
+
+/// Who uses the site, in words.
+pub(super) fn users(object: &Site, decided: &Decided) -> BTreeSet<String> {
+    let name = object.name_any();
+    let mut users = BTreeSet::new();
+    for (link, spec) in &decided.world.fleet.links {
+        let named = spec.sites.iter().any(|site| site.as_str() == name);
+        let transit = spec
+            .topology
+            .transit_site
+            .as_ref()
+            .is_some_and(|site| site.as_str() == name);
+        let planned = decided
+            .proposal
+            .plans
+            .get(link)
+            .is_some_and(|plan| plan.sites.iter().any(|site| site.name.as_str() == name));
+        if named || transit || planned {
+            users.insert(format!("ClusterLink {link}"));
+        }
+        for vpn in &spec.vpns {
+            if decided.world.fleet.vpns.get(vpn).is_some_and(|vpn| {
+                vpn.site.as_str() == name
+                    || vpn.allow_sites.iter().any(|site| site.as_str() == name)
+            }) {
+                users.insert(format!("VpnAttachment {vpn}"));
+            }
+        }
+    }
+    for plan in decided
+        .kept_plans()
+        .filter(|plan| plan.sites.iter().any(|site| site.name.as_str() == name))
+    {
+        users.insert(format!("ClusterLink {}", plan.link));
+    }
+    users
+}

@@ -1,0 +1,296 @@
+//! What the planner reads, from what the index holds. Pure.
+//!
+//! An object that cannot be read never stops others. One that *became* unreadable keeps its last readable form while this
+//! process knows it. One that was never readable here is left out, and a link that would lose an applied
+//! member by that is set aside: nothing of it is planned anew, and nothing of it is withdrawn.
+//!
+//! The operator's own records are different: with a ledger or plan that cannot be read, nothing is decided at all.
+
+use crate::index::Index;
+use crate::write::MANAGER;
+use k8s_openapi::api::core::v1::Node;
+use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::fleet::{self, Fleet};
+use tieline_core::ids::{ClusterName, Lineage, LinkName, NodeId, PeerName, SiteName, VpnName};
+use tieline_core::ledger::LedgerName;
+use tieline_core::network_plan::NetworkPlan;
+use tieline_core::peer::{AcceptedPeers, Claim};
+use tieline_core::plan::{Before, Notice};
+use tieline_crds::convert::{self, Invalid};
+
+/// How many names a message lists before it counts the rest.
+const NAMES: usize = 5;
+
+/// What is to be decided on.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// What users want and what nodes exist.
+    pub fleet: Fleet,
+    /// What was decided before.
+    pub before: Before,
+    /// The Peers as they stand.
+    pub peers: AcceptedPeers,
+    /// What agents claim.
+    pub claims: BTreeMap<PeerName, Claim>,
+    /// Claims that cannot be read.
+    pub bad_claims: BTreeMap<PeerName, Invalid>,
+    /// Users' objects and Nodes that cannot be read.
+    pub invalid: Vec<Invalid>,
+    /// Links that are left as they are applied, and why.
+    pub aside: BTreeMap<LinkName, String>,
+    /// Own records that cannot be read: nothing may be decided.
+    pub broken: Vec<Invalid>,
+    /// What the shell itself refuses, in the planner's form.
+    pub notices: Vec<Notice>,
+}
+
+/// The last readable form of users' objects.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    links: BTreeMap<LinkName, fleet::Link>,
+    clusters: BTreeMap<ClusterName, fleet::Cluster>,
+    sites: BTreeMap<SiteName, fleet::Site>,
+    vpns: BTreeMap<VpnName, fleet::Vpn>,
+    nodes: BTreeMap<NodeId, fleet::Node>,
+}
+
+/// Reads the index. `cluster` is the local one, whose Nodes are in the index; `fresh` is the lineage of a history that
+/// begins now.
+#[must_use]
+pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &Lineage) -> World {
+    let mut invalid = Vec::new();
+    let links = readable(
+        index.links.iter().map(|(_, it)| convert::link(it)),
+        &mut memory.links,
+        &mut invalid,
+    );
+    let clusters = readable(
+        index.clusters.iter().map(|(_, it)| convert::cluster(it)),
+        &mut memory.clusters,
+        &mut invalid,
+    );
+    let sites = readable(
+        index.sites.iter().map(|(_, it)| convert::site(it)),
+        &mut memory.sites,
+        &mut invalid,
+    );
+    let vpns = readable(
+        index.vpns.iter().map(|(_, it)| convert::vpn(it)),
+        &mut memory.vpns,
+        &mut invalid,
+    );
+    let nodes = readable(
+        index.nodes.iter().map(|(_, it)| convert::node(cluster, it)),
+        &mut memory.nodes,
+        &mut invalid,
+    );
+    let mut fleet = Fleet {
+        links,
+        clusters,
+        sites,
+        vpns,
+        nodes,
+    };
+
+    let mut broken = Vec::new();
+    let ledgers = collect(
+        index.ledgers.iter().map(|(_, it)| convert::ledger(it)),
+        &mut broken,
+    );
+    let plans: BTreeMap<LinkName, NetworkPlan> = collect(
+        index
+            .plans
+            .iter()
+            .map(|(_, it)| convert::network_plan(it).map(|plan| (plan.link.clone(), plan))),
+        &mut broken,
+    );
+    let mut bad_peers = Vec::new();
+    let peers = collect(
+        index.peers.iter().map(|(_, it)| convert::accepted_peer(it)),
+        &mut bad_peers,
+    );
+    let mut claims = BTreeMap::new();
+    let mut bad_claims = BTreeMap::new();
+    for (name, peer) in index.peers.iter() {
+        match (convert::claim(peer), PeerName::new(name)) {
+            (Ok((name, claim)), _) => drop(claims.insert(name, claim)),
+            (Err(error), Ok(name)) => drop(bad_claims.insert(name, error)),
+            (Err(_), Err(_)) => {}
+        }
+    }
+    let lineage = ledgers
+        .get(&LedgerName::Hub)
+        .or_else(|| ledgers.values().next())
+        .map(|ledger| &ledger.lineage)
+        .or_else(|| plans.values().next().map(|plan| &plan.lineage))
+        .unwrap_or(fresh)
+        .clone();
+
+    let aside = set_aside(&mut fleet, &plans, &invalid);
+    let notices = refuse_assignment(&mut fleet, cluster, index);
+    invalid.append(&mut bad_peers);
+    World {
+        fleet,
+        before: Before {
+            lineage,
+            ledgers,
+            plans,
+        },
+        peers,
+        claims,
+        bad_claims,
+        invalid,
+        aside,
+        broken,
+        notices,
+    }
+}
+
+/// Readable forms of all objects that exist, from now or from before.
+fn readable<N: Remembered + Ord + Clone, V: Clone>(
+    objects: impl Iterator<Item = Result<(N, V), Invalid>>,
+    memory: &mut BTreeMap<N, V>,
+    invalid: &mut Vec<Invalid>,
+) -> BTreeMap<N, V> {
+    let mut found = BTreeMap::new();
+    for object in objects {
+        match object {
+            Ok((name, value)) => drop(found.insert(name, value)),
+            Err(error) => {
+                let before = memory.iter().find(|(name, _)| name.is_called(&error.name));
+                if let Some((name, value)) = before {
+                    found.insert(name.clone(), value.clone());
+                }
+                invalid.push(error);
+            }
+        }
+    }
+    memory.clone_from(&found);
+    found
+}
+
+/// A name under which an object is remembered.
+trait Remembered {
+    fn is_called(&self, object: &str) -> bool;
+}
+
+macro_rules! remembered {
+    ($($name:ty),*) => {$(
+        impl Remembered for $name {
+            fn is_called(&self, object: &str) -> bool {
+                self.as_str() == object
+            }
+        }
+    )*};
+}
+
+remembered!(LinkName, ClusterName, SiteName, VpnName);
+
+impl Remembered for NodeId {
+    fn is_called(&self, object: &str) -> bool {
+        self.node.as_str() == object
+    }
+}
+
+fn collect<N: Ord, V>(
+    objects: impl Iterator<Item = Result<(N, V), Invalid>>,
+    invalid: &mut Vec<Invalid>,
+) -> BTreeMap<N, V> {
+    let mut found = BTreeMap::new();
+    for object in objects {
+        match object {
+            Ok((name, value)) => drop(found.insert(name, value)),
+            Err(error) => invalid.push(error),
+        }
+    }
+    found
+}
+
+/// Takes links out of the fleet that would lose something applied because an object cannot be read.
+fn set_aside(
+    fleet: &mut Fleet,
+    plans: &BTreeMap<LinkName, NetworkPlan>,
+    invalid: &[Invalid],
+) -> BTreeMap<LinkName, String> {
+    let mut aside = BTreeMap::new();
+    for (link, plan) in plans {
+        let lost =
+            invalid.iter().find(|error| match error.kind {
+                "ClusterLink" => error.name == link.as_str() && !fleet.links.contains_key(link),
+                "Cluster" => plan.clusters.iter().any(|it| {
+                    it.name.as_str() == error.name && !fleet.clusters.contains_key(&it.name)
+                }),
+                "Site" => plan.sites.iter().any(|it| {
+                    it.name.as_str() == error.name && !fleet.sites.contains_key(&it.name)
+                }),
+                "VpnAttachment" => plan
+                    .vpns
+                    .iter()
+                    .any(|it| it.name.as_str() == error.name && !fleet.vpns.contains_key(&it.name)),
+                _ => false,
+            });
+        if let Some(error) = lost {
+            fleet.links.remove(link);
+            aside.insert(
+                link.clone(),
+                format!("left as it is applied, because {error}"),
+            );
+        }
+    }
+    aside
+}
+
+/// `pods.assign` is refused while somebody else owns any podCIDR: two givers end in two nodes with one range, and
+/// kube-controller-manager ends at start when a node's podCIDR lies outside its own range.
+fn refuse_assignment(fleet: &mut Fleet, cluster: &ClusterName, index: &Index) -> Vec<Notice> {
+    let Some(local) = fleet.clusters.get_mut(cluster).filter(|local| local.assign) else {
+        return Vec::new();
+    };
+    let mut owners: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, node) in index.nodes.iter() {
+        for manager in pod_cidr_managers(node).filter(|manager| *manager != MANAGER) {
+            owners.entry(manager).or_default().insert(name);
+        }
+    }
+    if owners.is_empty() {
+        return Vec::new();
+    }
+    local.assign = false;
+    let who = owners
+        .iter()
+        .map(|(manager, nodes)| format!("{manager} owns the podCIDR of {}", some_of(nodes.iter())))
+        .collect::<Vec<_>>()
+        .join("; ");
+    vec![Notice {
+        kind: "Cluster".to_owned(),
+        name: cluster.to_string(),
+        link: fleet
+            .links
+            .iter()
+            .find(|(_, link)| link.clusters.contains(cluster))
+            .map(|(name, _)| name.clone()),
+        reason: "OtherPodCidrManager".to_owned(),
+        message: format!(
+            "spec.pods.assign is true, but {who}. Set spec.pods.assign to false, so that those ranges are imported, or start \
+             kube-controller-manager with --allocate-node-cidrs=false and create the nodes anew"
+        ),
+    }]
+}
+
+fn pod_cidr_managers(node: &Node) -> impl Iterator<Item = &str> {
+    // The index keeps only the entries that own podCIDRs.
+    node.metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .filter_map(|entry| entry.manager.as_deref())
+}
+
+/// The first names of a list, and how many more there are.
+pub(crate) fn some_of<T: ToString>(names: impl Iterator<Item = T>) -> String {
+    let names: Vec<String> = names.map(|name| name.to_string()).collect();
+    match names.len().checked_sub(NAMES) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..NAMES].join(", ")),
+    }
+}

@@ -1,0 +1,406 @@
+//! The writes: each sends one request, and puts the answer into the index so that the next decision sees it.
+//!
+//! Ledgers change by `replace` with resourceVersion. Everything else is server-side apply with one field manager and
+//! without force: a field that somebody else set is reported, never taken. Nothing is sent while this process does not
+//! lead.
+
+use crate::index::Indexed;
+use crate::lease::Leadership;
+use crate::metrics::{Metrics, WriteLabels};
+use crate::store::Store;
+use crate::watch::chain;
+use k8s_openapi::api::core::v1::{Node, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{ClusterResourceScope, NamespaceResourceScope};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt::Debug;
+use std::sync::Arc;
+use thiserror::Error;
+use tieline_core::cidr::Prefix;
+use tieline_crds::AddressLedger;
+
+/// The one field manager.
+pub const MANAGER: &str = "tieline-operator";
+/// Label on objects that a link uses; a policy refuses to delete them.
+pub const IN_USE: &str = "tieline.dev/in-use";
+
+/// Why something was not written.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// This process does not lead. Another one does the work.
+    #[error("not leading")]
+    NotLeading,
+    /// The object changed since it was read: decide again.
+    #[error("{object} has changed since it was read")]
+    Conflict {
+        /// Kind and name.
+        object: String,
+    },
+    /// The API server refused. A retry helps only when something changes.
+    #[error("the API server refused to change {object}: {reason}")]
+    Refused {
+        /// Kind and name.
+        object: String,
+        /// The API server's words.
+        reason: String,
+    },
+    /// The API server did not answer, or could not. A retry can help.
+    #[error("cannot change {object}: {reason}")]
+    Unavailable {
+        /// Kind and name.
+        object: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Sends writes while this process leads.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    namespace: String,
+    leadership: Leadership,
+    store: Arc<Store>,
+    metrics: Metrics,
+}
+
+impl Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// A writer for a namespace.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        namespace: String,
+        leadership: Leadership,
+        store: Arc<Store>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            client,
+            namespace,
+            leadership,
+            store,
+            metrics,
+        }
+    }
+
+    /// Whether writes are allowed now.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.leadership.holds()
+    }
+
+    /// Stores a ledger: a new one is created, one with a resourceVersion is replaced only if it still has it.
+    ///
+    /// # Errors
+    /// [`WriteError`]; [`WriteError::Conflict`] means: decide again.
+    pub async fn ledger(&self, ledger: AddressLedger) -> Result<(), WriteError> {
+        let api: Api<AddressLedger> = Api::all(self.client.clone());
+        let name = ledger.name_any();
+        let new = ledger.metadata.resource_version.is_none();
+        self.send("addressledgers", &name, async {
+            if new {
+                api.create(
+                    &PostParams {
+                        field_manager: Some(MANAGER.into()),
+                        ..PostParams::default()
+                    },
+                    &ledger,
+                )
+                .await
+            } else {
+                api.replace(
+                    &name,
+                    &PostParams {
+                        field_manager: Some(MANAGER.into()),
+                        ..PostParams::default()
+                    },
+                    &ledger,
+                )
+                .await
+            }
+        })
+        .await
+    }
+
+    /// Applies the spec of a namespaced object of ours.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn spec<K>(&self, name: &str, spec: &impl Serialize) -> Result<(), WriteError>
+    where
+        K: Written + Resource<Scope = NamespaceResourceScope>,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        let body = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": name}, "spec": spec,
+        });
+        self.send(
+            K::RESOURCE,
+            name,
+            api.patch(name, &PatchParams::apply(MANAGER), &Patch::Apply(&body)),
+        )
+        .await
+    }
+
+    /// Applies the status of a cluster-scoped object of ours.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn status<K>(&self, object: &K, status: &impl Serialize) -> Result<(), WriteError>
+    where
+        K: Written + Resource<Scope = ClusterResourceScope>,
+    {
+        self.apply_status(Api::<K>::all(self.client.clone()), object, status)
+            .await
+    }
+
+    /// Applies the status of a namespaced object of ours.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn namespaced_status<K>(
+        &self,
+        object: &K,
+        status: &impl Serialize,
+    ) -> Result<(), WriteError>
+    where
+        K: Written + Resource<Scope = NamespaceResourceScope>,
+    {
+        let api = Api::<K>::namespaced(self.client.clone(), &self.namespace);
+        self.apply_status(api, object, status).await
+    }
+
+    async fn apply_status<K: Written>(
+        &self,
+        api: Api<K>,
+        object: &K,
+        status: &impl Serialize,
+    ) -> Result<(), WriteError> {
+        let name = object.name_any();
+        // The UID keeps a status from landing on another object of the same name.
+        let body = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+            "metadata": {"name": name, "uid": object.uid()}, "status": status,
+        });
+        self.send(
+            K::STATUS,
+            &name,
+            api.patch_status(&name, &PatchParams::apply(MANAGER), &Patch::Apply(&body)),
+        )
+        .await
+    }
+
+    /// Sets or removes the label that says that a link uses the object.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn in_use<K>(&self, object: &K, used: bool) -> Result<(), WriteError>
+    where
+        K: Written + Resource<Scope = ClusterResourceScope>,
+    {
+        let name = object.name_any();
+        let labels = if used {
+            json!({IN_USE: "true"})
+        } else {
+            json!({})
+        };
+        let body = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+            "metadata": {"name": name, "uid": object.uid(), "labels": labels},
+        });
+        let api: Api<K> = Api::all(self.client.clone());
+        self.send(
+            K::RESOURCE,
+            &name,
+            api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(&body)),
+        )
+        .await
+    }
+
+    /// Gives a node its podCIDRs. They cannot be changed later, so the request carries the version that was decided from.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn pod_cidrs(&self, node: &Node, cidrs: &[Prefix]) -> Result<(), WriteError> {
+        let name = node.name_any();
+        let body = json!({
+            "metadata": {"uid": node.uid()},
+            "spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs},
+        });
+        let params = PatchParams {
+            field_manager: Some(MANAGER.into()),
+            ..PatchParams::default()
+        };
+        let api: Api<Node> = Api::all(self.client.clone());
+        self.send(
+            "nodes",
+            &name,
+            api.patch(&name, &params, &Patch::Merge(&body)),
+        )
+        .await
+    }
+
+    /// Creates a Secret, and never changes one that exists.
+    ///
+    /// # Errors
+    /// [`WriteError`]; [`WriteError::Conflict`] when it exists already.
+    pub async fn new_secret(&self, secret: &Secret) -> Result<(), WriteError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = PostParams {
+            field_manager: Some(MANAGER.into()),
+            ..PostParams::default()
+        };
+        self.send("secrets", &secret.name_any(), api.create(&params, secret))
+            .await
+    }
+
+    /// Applies a Secret that is derived and may change.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn secret(&self, secret: &Secret) -> Result<(), WriteError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let name = secret.name_any();
+        self.send(
+            "secrets",
+            &name,
+            api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(secret)),
+        )
+        .await
+    }
+
+    /// Deletes a namespaced object, if it is still the one that was seen.
+    ///
+    /// # Errors
+    /// [`WriteError`]; one that is gone already is no error.
+    pub async fn delete<K>(&self, object: &K) -> Result<(), WriteError>
+    where
+        K: Written + Resource<Scope = NamespaceResourceScope>,
+    {
+        self.allowed()?;
+        let name = object.name_any();
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: object.uid(),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match api.delete(&name, &params).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(self.failed(K::RESOURCE, &name, &error)),
+        }
+        self.count(K::RESOURCE, "stored");
+        self.store.removed(object);
+        Ok(())
+    }
+
+    async fn send<K: Indexed>(
+        &self,
+        resource: &'static str,
+        name: &str,
+        request: impl Future<Output = Result<K, kube::Error>>,
+    ) -> Result<(), WriteError> {
+        self.allowed()?;
+        match request.await {
+            Ok(stored) => {
+                self.count(resource, "stored");
+                self.store.wrote(stored);
+                Ok(())
+            }
+            Err(error) => Err(self.failed(resource, name, &error)),
+        }
+    }
+
+    fn allowed(&self) -> Result<(), WriteError> {
+        if self.leads() {
+            Ok(())
+        } else {
+            Err(WriteError::NotLeading)
+        }
+    }
+
+    fn failed(&self, resource: &'static str, name: &str, error: &kube::Error) -> WriteError {
+        let object = format!("{resource} {name}");
+        match error {
+            // A conflict of field managers has the same code as a conflict of versions; only the first has causes.
+            kube::Error::Api(status)
+                if status.code == 409 && !status.message.contains("conflict with") =>
+            {
+                self.count(resource, "conflict");
+                WriteError::Conflict { object }
+            }
+            kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
+                self.count(resource, "refused");
+                WriteError::Refused {
+                    object,
+                    reason: status.message.clone(),
+                }
+            }
+            other => {
+                self.count(resource, "unavailable");
+                WriteError::Unavailable {
+                    object,
+                    reason: chain(other),
+                }
+            }
+        }
+    }
+
+    fn count(&self, resource: &'static str, outcome: &'static str) {
+        self.metrics
+            .writes
+            .get_or_create(&WriteLabels { resource, outcome })
+            .inc();
+    }
+}
+
+/// A kind of ours that is written.
+pub trait Written: Indexed + Clone + Debug + DeserializeOwned + Serialize + Send + Sync {
+    /// Plural, for metrics and messages.
+    const RESOURCE: &'static str;
+    /// The same for its status.
+    const STATUS: &'static str;
+}
+
+macro_rules! written {
+    ($($kind:ident => $plural:literal),* $(,)?) => {$(
+        impl Written for tieline_crds::$kind {
+            const RESOURCE: &'static str = $plural;
+            const STATUS: &'static str = concat!($plural, "/status");
+        }
+    )*};
+}
+
+written! {
+    ClusterLink => "clusterlinks",
+    Cluster => "clusters",
+    Site => "sites",
+    VpnAttachment => "vpnattachments",
+    AddressLedger => "addressledgers",
+    NetworkPlan => "networkplans",
+    Peer => "peers",
+}
+
+/// Whether a value differs from what an object holds, field by field as JSON: what serde leaves out is equal to absent.
+#[must_use]
+pub fn differs(wanted: &impl Serialize, held: Option<&impl Serialize>) -> bool {
+    let text = |value: Result<Value, serde_json::Error>| value.unwrap_or(Value::Null);
+    match held {
+        Some(held) => text(serde_json::to_value(wanted)) != text(serde_json::to_value(held)),
+        None => true,
+    }
+}
