@@ -92,6 +92,8 @@ pub struct Linux {
     /// Addresses that peers were last seen at; the underlay has to reach them.
     endpoints: BTreeSet<IpAddr>,
     writes: Arc<AtomicU64>,
+    /// Links as long as no device of ours was made or removed since they were read.
+    links: Option<Links>,
 }
 
 impl Linux {
@@ -123,6 +125,7 @@ impl Linux {
             sysctls: Sysctls::default(),
             endpoints: BTreeSet::new(),
             writes: Arc::default(),
+            links: None,
             options,
             netlink,
             wireguard,
@@ -244,15 +247,18 @@ impl Linux {
 
     /// Applies one change that is not about peers. Tells how many writes it took.
     async fn write(&mut self, change: &Change, secrets: &Secrets) -> Result<u64, Cause> {
+        let links = match self.links.take() {
+            Some(links) => links,
+            None => Links::read(&self.netlink).await?,
+        };
         let netlink = &self.netlink;
         match change {
             Change::SetSysctl { path, value } => {
-                return Ok(u64::from(self.sysctls.set(path, value)?));
+                let wrote = self.sysctls.set(path, value)?;
+                self.links = Some(links);
+                return Ok(u64::from(wrote));
             }
-            Change::PutRoute(key, route) => {
-                let links = Links::read(netlink).await?;
-                routes::put(netlink, &links, key, route).await?;
-            }
+            Change::PutRoute(key, route) => routes::put(netlink, &links, key, route).await?,
             Change::RemoveRoute(key) => routes::remove(netlink, key).await?,
             Change::AddRule(rule) => rules::add(netlink, rule).await?,
             Change::RemoveRule(rule) => rules::remove(netlink, rule).await?,
@@ -266,18 +272,18 @@ impl Linux {
                 self.labels
                     .name_device(*name, device.public_key, &device.key);
                 self.labels.save()?;
+                return Ok(1); // the links are others now
             }
             Change::RemoveDevice(name) => {
                 self.wireguard.remove(netlink, *name).await?;
                 self.labels.forget(*name);
                 self.labels.save()?;
+                return Ok(1);
             }
             Change::AddAddress(name, address) => {
-                let links = Links::read(netlink).await?;
                 addresses::add(netlink, links.index_of(*name)?, *address).await?;
             }
             Change::RemoveAddress(name, address) => {
-                let links = Links::read(netlink).await?;
                 if let Some(link) = links.by_name(&name.to_string()) {
                     addresses::remove(netlink, link.index, *address).await?;
                 }
@@ -286,6 +292,7 @@ impl Linux {
                 return Err(format!("peers of {device} change together").into());
             }
         }
+        self.links = Some(links);
         Ok(1)
     }
 
@@ -375,6 +382,7 @@ impl Platform for Linux {
 
     async fn apply(&mut self, changes: &[Change], secrets: &Secrets) -> Vec<PlatformError> {
         let mut failures = Vec::new();
+        self.links = None;
         for group in changes.chunk_by(|a, b| peers_of(a).is_some() && peers_of(a) == peers_of(b)) {
             let [first, ..] = group else { continue };
             if let Some(name) = peers_of(first) {

@@ -116,7 +116,11 @@ pub trait Platform: Send {
     fn surroundings(&mut self) -> impl Future<Output = Result<Surroundings, PlatformError>> + Send;
 
     /// Applies changes in order. A failed change does not stop independent later ones; every failure is returned.
-    fn apply(&mut self, changes: &[Change], secrets: &Secrets) -> impl Future<Output = Vec<PlatformError>> + Send;
+    fn apply(
+        &mut self,
+        changes: &[Change],
+        secrets: &Secrets,
+    ) -> impl Future<Output = Vec<PlatformError>> + Send;
 
     /// Returns when links, addresses, routes, rules or nft tables changed, by whoever's hand (own writes included).
     fn changed(&mut self) -> impl Future<Output = ()> + Send;

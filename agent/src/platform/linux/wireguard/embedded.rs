@@ -38,6 +38,7 @@ pub(crate) struct Embedded {
 
 struct Running {
     tunnel: Tunnel<Transports>,
+    tun: TunDevice,
     /// Index of its link: another link of the same name is not it.
     link: u32,
     public_key: PublicKey,
@@ -82,11 +83,11 @@ impl Embedded {
         private_key: Option<&[u8; 32]>,
     ) -> Result<(), Cause> {
         let link = links.by_name(&name.to_string());
-        if let Some(mut running) = self.running.remove(&name)
+        if let Some(running) = self.running.remove(&name)
             && link.is_some_and(|link| link.index == running.link)
         {
-            // A tunnel whose change failed may have lost its socket: then it is dropped here, and made again next time.
-            running.configure(device, private_key).await?;
+            // When this fails, the device goes, and is made from nothing the next time.
+            let running = running.configure(device, private_key).await?;
             self.running.insert(name, running);
             return Ok(());
         }
@@ -134,19 +135,10 @@ impl Running {
     ) -> Result<Self, Cause> {
         let private_key = private_key.ok_or("there is no private key for it")?;
         let tun = TunDevice::from_name(&name.to_string())?;
-        let link = Links::read(netlink).await?.index_of(name)?;
-        let tunnel = DeviceBuilder::new()
-            .with_udp(Sockets::default())
-            .with_ip(tun)
-            .with_private_key(x25519::StaticSecret::from(*private_key))
-            .with_fwmark(device.fwmark)
-            .build()
-            .await?;
-        // Built without peers, a device binds no socket until its port is set.
-        tunnel.set_listen_port(device.port).await?;
         Ok(Self {
-            tunnel,
-            link,
+            link: Links::read(netlink).await?.index_of(name)?,
+            tunnel: tunnel(tun.clone(), device, private_key, Vec::new()).await?,
+            tun,
             public_key: device.public_key,
             port: device.port,
             fwmark: device.fwmark,
@@ -154,27 +146,32 @@ impl Running {
         })
     }
 
+    /// Gives a running device another mark, key or port.
+    ///
+    /// For a key or a port the tunnel is built anew on the same link, so that addresses and routes stay. (gotatun's own
+    /// setters swap sockets too, but report the swap as a failure of the device now and then.)
     async fn configure(
-        &mut self,
+        mut self,
         device: &Device,
         private_key: Option<&[u8; 32]>,
-    ) -> Result<(), Cause> {
-        if self.fwmark != device.fwmark {
-            self.tunnel.set_fwmark(device.fwmark).await?;
-            self.fwmark = device.fwmark;
-        }
-        if self.public_key != device.public_key {
+    ) -> Result<Self, Cause> {
+        if self.public_key != device.public_key || self.port != device.port {
             let private_key = private_key.ok_or("there is no private key for it")?;
-            self.tunnel
-                .set_private_key(x25519::StaticSecret::from(*private_key))
-                .await?;
-            self.public_key = device.public_key;
+            let peers = self
+                .tunnel
+                .peers()
+                .await
+                .into_iter()
+                .map(|found| found.peer)
+                .collect();
+            self.tunnel.stop().await;
+            self.tunnel = tunnel(self.tun.clone(), device, private_key, peers).await?;
+            (self.public_key, self.port) = (device.public_key, device.port);
+        } else if self.fwmark != device.fwmark {
+            self.tunnel.set_fwmark(device.fwmark).await?;
         }
-        if self.port != device.port {
-            self.tunnel.set_listen_port(device.port).await?;
-            self.port = device.port;
-        }
-        Ok(())
+        self.fwmark = device.fwmark;
+        Ok(self)
     }
 
     async fn change(&mut self, change: &PeerChange<'_>) -> Result<(), Cause> {
@@ -295,6 +292,26 @@ impl Running {
             peers,
         }
     }
+}
+
+/// Builds a tunnel on a TUN link and binds its port.
+async fn tunnel(
+    tun: TunDevice,
+    device: &Device,
+    private_key: &[u8; 32],
+    peers: Vec<Peer>,
+) -> Result<Tunnel<Transports>, Cause> {
+    let tunnel = DeviceBuilder::new()
+        .with_udp(Sockets::default())
+        .with_ip(tun)
+        .with_private_key(x25519::StaticSecret::from(*private_key))
+        .with_fwmark(device.fwmark)
+        .build()
+        .await?;
+    // Built without peers, a device binds no socket until its port is set.
+    tunnel.set_listen_port(device.port).await?;
+    tunnel.add_peers(peers).await?;
+    Ok(tunnel)
 }
 
 fn networks(peer: &WgPeer) -> impl Iterator<Item = IpNetwork> + '_ {

@@ -1,0 +1,394 @@
+//! Hand-made host states, the steps that build them, and the tools of the trade.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+use tieline_agent::platform::linux::{BackendChoice, Linux, Options};
+use tieline_agent::platform::{Platform, Secrets};
+use tieline_core::cidr::{Family, Prefix};
+use tieline_core::host::{
+    Change, Device, DeviceName, HostState, KeySource, METRIC_GUARD, METRIC_REMOTE, Route, RouteKey,
+    Rule, Selector, TABLE_GUARD, TABLE_INNER, TABLE_MAIN, TABLE_REMOTE, Target, WgPeer,
+};
+use tieline_core::keys::PublicKey;
+
+/// A private key for tests.
+pub(crate) fn private(seed: u8) -> [u8; 32] {
+    let mut key = [seed; 32];
+    key[0] &= 248;
+    key[31] = key[31] & 127 | 64;
+    key
+}
+
+/// Its public half.
+pub(crate) fn public(seed: u8) -> PublicKey {
+    let secret = x25519_dalek::StaticSecret::from(private(seed));
+    PublicKey::from_bytes(x25519_dalek::PublicKey::from(&secret).to_bytes()).unwrap()
+}
+
+/// A device name.
+pub(crate) fn name(text: &str) -> DeviceName {
+    text.parse().unwrap()
+}
+
+/// A prefix.
+pub(crate) fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+/// Private keys of devices, by seed.
+pub(crate) fn secrets(keys: &[(&str, u8)]) -> Secrets {
+    Secrets {
+        private_keys: keys
+            .iter()
+            .map(|(device, seed)| (name(device), private(*seed)))
+            .collect(),
+        preshared_keys: BTreeMap::new(),
+    }
+}
+
+/// A device without peers.
+pub(crate) fn device(seed: u8, port: u16, addresses: &[&str]) -> Device {
+    Device {
+        public_key: public(seed),
+        key: KeySource::Own,
+        port,
+        fwmark: 0x1000,
+        mtu: 1420,
+        addresses: addresses.iter().map(|text| prefix(text)).collect(),
+        peers: BTreeMap::new(),
+    }
+}
+
+/// A peer.
+pub(crate) fn peer(allowed: &[&str], endpoint: Option<&str>, keepalive: Option<u16>) -> WgPeer {
+    WgPeer {
+        allowed_ips: allowed.iter().map(|text| prefix(text)).collect(),
+        endpoint: endpoint.map(|text| text.parse().unwrap()),
+        keepalive,
+        preshared_key: None,
+    }
+}
+
+/// A route.
+pub(crate) fn route(
+    table: u32,
+    to: &str,
+    metric: u32,
+    target: Target,
+    source: Option<&str>,
+) -> (RouteKey, Route) {
+    let mtu = matches!(target, Target::Devices(_)).then_some(1380);
+    (
+        RouteKey {
+            table,
+            prefix: prefix(to),
+            metric,
+        },
+        Route {
+            target,
+            source: source.map(|text| text.parse().unwrap()),
+            mtu,
+        },
+    )
+}
+
+/// Out by devices.
+pub(crate) fn by(devices: &[&str]) -> Target {
+    Target::Devices(devices.iter().map(|device| name(device)).collect())
+}
+
+/// A node with two outer devices, guard, rules and routes in both families: a bit of everything.
+pub(crate) fn gateway() -> HostState {
+    let (mesh4, mesh6) = (Some("100.127.0.1"), Some("fd64::1"));
+    let addresses = ["100.127.0.1/32", "fd64::1/128"];
+    let mut tie0 = device(1, 21820, &addresses);
+    tie0.peers.insert(
+        public(11),
+        peer(
+            &["10.80.0.0/16", "fd80::/48"],
+            Some("192.0.2.7:21820"),
+            None,
+        ),
+    );
+    tie0.peers
+        .insert(public(12), peer(&["10.96.0.0/16"], None, Some(25)));
+    let rules = Family::BOTH.into_iter().flat_map(|family| {
+        let rule = move |preference, selector, table, suppress_prefix_len| Rule {
+            preference,
+            family,
+            selector,
+            table,
+            suppress_prefix_len,
+        };
+        let own = if family == Family::V4 {
+            "10.64.0.0/16"
+        } else {
+            "fd64:1::/56"
+        };
+        [
+            rule(
+                101,
+                Selector::Mark {
+                    mark: 0x1000,
+                    mask: 0x1000,
+                },
+                TABLE_MAIN,
+                None,
+            ),
+            rule(102, Selector::From(name("tie0")), TABLE_INNER, None),
+            rule(102, Selector::From(name("tie1")), TABLE_INNER, None),
+            rule(103, Selector::All, TABLE_REMOTE, None),
+            rule(
+                104,
+                Selector::To(prefix(own)),
+                TABLE_MAIN,
+                Some(prefix(own).len()),
+            ),
+            rule(105, Selector::All, TABLE_GUARD, None),
+        ]
+    });
+    let mut routes = BTreeMap::new();
+    for table in [TABLE_REMOTE, TABLE_GUARD] {
+        for super_net in ["10.64.0.0/10", "fd00::/8"] {
+            routes.extend([route(
+                table,
+                super_net,
+                METRIC_GUARD,
+                Target::Unreachable,
+                None,
+            )]);
+        }
+        routes.extend([route(table, "192.168.40.0/22", 0, Target::Throw, None)]);
+        routes.extend([route(table, "fd40::/48", 0, Target::Throw, None)]);
+    }
+    routes.extend([
+        route(
+            TABLE_REMOTE,
+            "10.80.0.0/16",
+            METRIC_REMOTE,
+            by(&["tie0", "tie1"]),
+            mesh4,
+        ),
+        route(
+            TABLE_REMOTE,
+            "fd80::/48",
+            METRIC_REMOTE,
+            by(&["tie0", "tie1"]),
+            mesh6,
+        ),
+        route(
+            TABLE_REMOTE,
+            "10.96.0.0/16",
+            METRIC_REMOTE,
+            by(&["tie0"]),
+            mesh4,
+        ),
+        route(
+            TABLE_REMOTE,
+            "fd96::/48",
+            METRIC_REMOTE,
+            by(&["tie1"]),
+            mesh6,
+        ),
+        route(
+            TABLE_INNER,
+            "10.64.2.0/24",
+            METRIC_REMOTE,
+            by(&["tiei0"]),
+            mesh4,
+        ),
+        route(
+            TABLE_INNER,
+            "fd64:1::/64",
+            METRIC_REMOTE,
+            by(&["tiei0"]),
+            mesh6,
+        ),
+    ]);
+    let sysctls = [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv4/fib_multipath_hash_policy", "1"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+        ("net/ipv4/conf/tie0/rp_filter", "2"),
+    ];
+    HostState {
+        devices: BTreeMap::from([
+            (name("tie0"), tie0),
+            (name("tie1"), device(2, 21821, &addresses)),
+            (name("tiei0"), device(3, 21852, &addresses)),
+        ]),
+        rules: rules.collect(),
+        routes,
+        firewall: None,
+        sysctls: sysctls
+            .map(|(path, value)| (path.into(), value.into()))
+            .into(),
+    }
+}
+
+/// The private keys of [`gateway`]'s devices.
+pub(crate) fn gateway_secrets() -> Secrets {
+    secrets(&[("tie0", 1), ("tie1", 2), ("tiei0", 3)])
+}
+
+/// The platform with a state directory.
+pub(crate) async fn open(state_dir: &Path, extra_underlay: &[&str]) -> Linux {
+    Linux::new(Options {
+        state_dir: state_dir.into(),
+        extra_underlay: extra_underlay
+            .iter()
+            .map(|text| (*text).to_owned())
+            .collect(),
+        backend: BackendChoice::Auto,
+    })
+    .await
+    .unwrap()
+}
+
+/// One turn of the agent: observe, compare, apply. Gives the changes that it took.
+pub(crate) async fn reach(linux: &mut Linux, wanted: &HostState, secrets: &Secrets) -> Vec<Change> {
+    let seen = linux.observe().await.unwrap();
+    let changes = naive(&seen.state, wanted);
+    let failures = linux.apply(&changes, secrets).await;
+    for failure in &failures {
+        eprintln!(
+            "{failure}: {:?}",
+            std::error::Error::source(failure).map(ToString::to_string)
+        );
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {} changes failed",
+        failures.len(),
+        changes.len()
+    );
+    changes
+}
+
+/// Runs a command; its standard output. A failure ends the test.
+pub(crate) fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-ec", line]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{line}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the tools show of everything that we touch, and of much that we do not.
+pub(crate) fn dump() -> String {
+    sh(
+        "ip -br link; ip -br addr; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; nft list ruleset",
+    )
+}
+
+/// Runs a test's future.
+pub(crate) fn block_on(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test);
+}
+
+/// A directory that goes away with the value.
+pub(crate) fn state_dir() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Keys of an observed device's peers.
+pub(crate) fn peers_of(state: &HostState, device: &str) -> BTreeSet<PublicKey> {
+    state.devices[&name(device)].peers.keys().copied().collect()
+}
+
+fn naive(seen: &HostState, wanted: &HostState) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (path, value) in &wanted.sysctls {
+        if !path.contains("tie") && seen.sysctls.get(path) != Some(value) {
+            changes.push(Change::SetSysctl {
+                path: path.clone(),
+                value: value.clone(),
+            });
+        }
+    }
+    for (n, d) in &wanted.devices {
+        match seen.devices.get(n) {
+            None => changes.push(Change::CreateDevice(*n, Box::new(d.clone()))),
+            Some(s)
+                if (s.public_key, s.port, s.fwmark, s.mtu, &s.key)
+                    != (d.public_key, d.port, d.fwmark, d.mtu, &d.key) =>
+            {
+                changes.push(Change::ConfigureDevice(*n, Box::new(d.clone())))
+            }
+            _ => {}
+        }
+        let empty = Device {
+            addresses: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            ..d.clone()
+        };
+        let s = seen.devices.get(n).unwrap_or(&empty);
+        for a in s.addresses.difference(&d.addresses) {
+            changes.push(Change::RemoveAddress(*n, *a));
+        }
+        for a in d.addresses.difference(&s.addresses) {
+            changes.push(Change::AddAddress(*n, *a));
+        }
+        for k in s.peers.keys().filter(|k| !d.peers.contains_key(k)) {
+            changes.push(Change::RemovePeer {
+                device: *n,
+                key: *k,
+            });
+        }
+        for (k, p) in &d.peers {
+            if s.peers.get(k).is_none_or(|q| {
+                (&q.allowed_ips, q.keepalive, &q.preshared_key)
+                    != (&p.allowed_ips, p.keepalive, &p.preshared_key)
+            }) {
+                changes.push(Change::PutPeer {
+                    device: *n,
+                    key: *k,
+                    peer: Box::new(p.clone()),
+                });
+            }
+        }
+    }
+    for (path, value) in &wanted.sysctls {
+        if path.contains("tie") && seen.sysctls.get(path) != Some(value) {
+            changes.push(Change::SetSysctl {
+                path: path.clone(),
+                value: value.clone(),
+            });
+        }
+    }
+    for (k, r) in &wanted.routes {
+        if seen.routes.get(k) != Some(r) {
+            changes.push(Change::PutRoute(*k, r.clone()));
+        }
+    }
+    for r in wanted.rules.difference(&seen.rules) {
+        changes.push(Change::AddRule(r.clone()));
+    }
+    for k in seen
+        .devices
+        .keys()
+        .filter(|k| !wanted.devices.contains_key(k))
+    {
+        changes.push(Change::RemoveDevice(*k));
+    }
+    for k in seen
+        .routes
+        .keys()
+        .filter(|k| !wanted.routes.contains_key(k))
+    {
+        changes.push(Change::RemoveRoute(*k));
+    }
+    for r in seen.rules.difference(&wanted.rules) {
+        changes.push(Change::RemoveRule(r.clone()));
+    }
+    changes
+}

@@ -1,0 +1,150 @@
+//! One host: what is applied is observed, stays, comes back, and leaves without a trace.
+
+use crate::Test;
+use crate::host::*;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tieline_agent::platform::{Backend, Platform, Secrets};
+use tieline_core::host::HostState;
+
+/// All tests of this file.
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "what_was_applied_is_observed_and_a_second_turn_changes_nothing",
+        applied_is_observed,
+    ),
+    ("what_disappears_is_noticed_and_put_back", put_back),
+    (
+        "foreign_state_is_neither_seen_nor_touched",
+        foreign_is_left_alone,
+    ),
+    ("cleanup_leaves_the_host_as_it_was", cleanup_leaves_nothing),
+];
+
+fn applied_is_observed() {
+    block_on(async {
+        let directory = state_dir();
+        let mut linux = open(directory.path(), &[]).await;
+        assert_eq!(linux.backend(), Backend::Embedded);
+        let wanted = gateway();
+
+        let changes = reach(&mut linux, &wanted, &gateway_secrets()).await;
+        assert_eq!(linux.observe().await.unwrap().state, wanted);
+        assert_eq!(linux.writes().load(Ordering::Relaxed), changes.len() as u64);
+
+        let changes = reach(&mut linux, &wanted, &gateway_secrets()).await;
+        assert_eq!(changes, []);
+        assert_eq!(linux.observe().await.unwrap().state, wanted);
+    });
+}
+
+fn put_back() {
+    block_on(async {
+        let directory = state_dir();
+        let mut linux = open(directory.path(), &[]).await;
+        let wanted = gateway();
+        reach(&mut linux, &wanted, &gateway_secrets()).await;
+        for damage in [
+            "ip route del 10.80.0.0/16 table 7468",
+            "ip -6 route del fd80::/48 table 7468",
+            "ip route flush table 7469; ip -6 route flush table 7470",
+            "ip route replace 10.80.0.0/16 dev tie0 table 7468 metric 100",
+            "ip rule del pref 103; ip -6 rule del pref 104",
+            "ip link del tie1",
+            "ip link set tie0 down",
+            "ip link set tie0 mtu 1200",
+            "ip addr del 100.127.0.1/32 dev tie0; ip addr del fd64::1/128 dev tie1",
+            "ip addr change fd64::1/128 dev tie1 preferred_lft forever valid_lft forever",
+            "echo 0 > /proc/sys/net/ipv4/ip_forward",
+        ] {
+            drain(&mut linux).await;
+            sh(damage);
+            assert_ne!(
+                linux.observe().await.unwrap().state,
+                wanted,
+                "{damage} is not seen"
+            );
+            if !damage.starts_with("echo") {
+                tokio::time::timeout(Duration::from_secs(1), linux.changed())
+                    .await
+                    .expect(damage);
+            }
+            // What a change drags along shows in the next turn.
+            for _ in 0..3 {
+                reach(&mut linux, &wanted, &gateway_secrets()).await;
+            }
+            assert_eq!(
+                linux.observe().await.unwrap().state,
+                wanted,
+                "after {damage}"
+            );
+        }
+    });
+}
+
+/// Hears all news that there are.
+async fn drain(linux: &mut impl Platform) {
+    for _ in 0..100 {
+        if tokio::time::timeout(Duration::from_millis(50), linux.changed())
+            .await
+            .is_err()
+        {
+            break;
+        }
+    }
+}
+
+const FOREIGN: &str = "
+    ip link set lo up
+    ip link add eth0 type veth peer name far0
+    ip addr add 192.0.2.10/24 dev eth0; ip link set eth0 up; ip link set far0 up
+    ip route add default via 192.0.2.1; ip route add 10.80.0.0/16 via 192.0.2.1
+    ip rule add pref 103 lookup 52; ip rule add pref 90 lookup main; ip rule add pref 104 to 10.0.0.0/8 lookup main
+    ip route add 10.81.0.0/16 dev eth0 table 52
+    ip link add tieline type bridge
+    nft add table inet filter
+    nft add chain inet filter forward '{ type filter hook forward priority 0; policy drop; }'";
+
+fn foreign_is_left_alone() {
+    block_on(async {
+        sh(FOREIGN);
+        let before = dump();
+        let directory = state_dir();
+        let mut linux = open(directory.path(), &[]).await;
+        assert_eq!(linux.observe().await.unwrap().state, HostState::default());
+        assert_eq!(dump(), before);
+
+        let around = linux.surroundings().await.unwrap();
+        let names: Vec<&String> = around.underlay.keys().collect();
+        assert_eq!(names, ["eth0"]);
+        assert_eq!(around.underlay["eth0"].mtu, 1500);
+        assert_eq!(around.underlay["eth0"].prefixes.to_string(), "192.0.2.0/24");
+        assert_eq!(around.addresses, ["192.0.2.10".parse().unwrap()].into());
+        assert!(around.netdev_egress);
+        assert_eq!(
+            around.foreign_forward_drops,
+            ["inet filter forward".to_owned()].into()
+        );
+
+        reach(&mut linux, &gateway(), &gateway_secrets()).await;
+        reach(&mut linux, &HostState::default(), &Secrets::default()).await;
+        assert_eq!(dump(), before);
+    });
+}
+
+fn cleanup_leaves_nothing() {
+    block_on(async {
+        sh(FOREIGN);
+        let before = dump();
+        let directory = state_dir();
+        let mut linux = open(directory.path(), &[]).await;
+        reach(&mut linux, &gateway(), &gateway_secrets()).await;
+        // Another process, without the state of the first.
+        let elsewhere = state_dir();
+        let mut other = open(elsewhere.path(), &[]).await;
+        let failures = other.cleanup().await;
+        assert!(failures.is_empty(), "{failures:?}");
+        assert_eq!(dump(), before);
+        assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    });
+}
