@@ -68,6 +68,12 @@ impl DeviceName {
         self.index % 4
     }
 
+    /// Whether it leads to a foreign VPN.
+    #[must_use]
+    pub fn is_vpn(self) -> bool {
+        self.kind == DeviceKind::Vpn
+    }
+
     /// UDP port, counted from the first port P.
     #[must_use]
     pub fn port(self, first: u16) -> u16 {

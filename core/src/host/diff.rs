@@ -3,17 +3,26 @@
 //! Order keeps the host fail-closed at every step: guard routes and rules first, then the firewall, then devices,
 //! peers and routes; removals run the other way round and the guard goes last.
 
+mod apply;
+mod describe;
+
 use super::{
-    Device, DeviceName, HostState, Liveness, Route, RouteKey, Rule, WgPeer, firewall::Ruleset,
+    Device, DeviceName, HostState, Liveness, Route, RouteKey, Rule, Target, WgPeer,
+    firewall::Ruleset,
 };
-use crate::cidr::Prefix;
+use crate::cidr::{Prefix, PrefixSet};
 use crate::keys::PublicKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Liveness of peers, by device and key.
 pub type Livenesses = BTreeMap<(DeviceName, PublicKey), Liveness>;
 
-/// One write to the kernel.
+/// Age in seconds of the latest handshake from which on a session is dead (WireGuard's reject-after-time).
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(180);
+
+/// One write to the kernel. `Display` says it in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Write a sysctl.
@@ -45,7 +54,7 @@ pub enum Change {
     AddAddress(DeviceName, Prefix),
     /// Remove an address from a device.
     RemoveAddress(DeviceName, Prefix),
-    /// Add a peer, or change what differs without touching its session.
+    /// Add a peer, or change what differs without touching its session. No endpoint: leave the one that it has.
     PutPeer {
         /// Device.
         device: DeviceName,
@@ -64,7 +73,260 @@ pub enum Change {
 }
 
 /// The changes that turn what was observed into what is wanted, in the order in which they are to be applied.
+///
+/// Sysctls that are not wanted any more stay as they are: what they were before is not known. Endpoints of living
+/// sessions stay too, since a peer may have roamed.
 #[must_use]
-pub fn diff(_observed: &HostState, _liveness: &Livenesses, _wanted: &HostState) -> Vec<Change> {
-    Vec::new()
+pub fn diff(observed: &HostState, liveness: &Livenesses, wanted: &HostState) -> Vec<Change> {
+    let mut changes = Vec::new();
+    put_routes(observed, wanted, &mut changes, is_guard);
+    let new_rules = wanted.rules.difference(&observed.rules).cloned();
+    changes.extend(new_rules.map(Change::AddRule));
+    if let Some(firewall) = &wanted.firewall
+        && observed.firewall.as_ref() != Some(firewall)
+    {
+        changes.push(Change::ReplaceFirewall(Box::new(firewall.clone())));
+    }
+    put_sysctls(observed, wanted, None, &mut changes);
+    for (&name, device) in &wanted.devices {
+        put_device(observed, name, device, &mut changes);
+        put_sysctls(observed, wanted, Some(name), &mut changes);
+        put_addresses(observed, name, device, &mut changes);
+        put_peers(observed, liveness, name, device, &mut changes);
+    }
+    put_routes(observed, wanted, &mut changes, |route| !is_guard(route));
+    remove_routes(observed, wanted, &mut changes, |route| !is_guard(route));
+    for (&name, device) in &observed.devices {
+        remove_from_device(wanted, name, device, &mut changes);
+    }
+    let mut old_rules: Vec<Rule> = observed.rules.difference(&wanted.rules).cloned().collect();
+    old_rules.reverse();
+    changes.extend(old_rules.into_iter().map(Change::RemoveRule));
+    remove_routes(observed, wanted, &mut changes, is_guard);
+    if wanted.firewall.is_none() && observed.firewall.is_some() {
+        changes.push(Change::RemoveFirewall);
+    }
+    changes
 }
+
+fn is_guard(route: &Route) -> bool {
+    !matches!(route.target, Target::Devices(_))
+}
+
+/// What is thrown back to the host comes before what is made unreachable, so that the CNI never waits in between.
+fn put_routes(
+    observed: &HostState,
+    wanted: &HostState,
+    changes: &mut Vec<Change>,
+    which: fn(&Route) -> bool,
+) {
+    let mut late = Vec::new();
+    for (key, route) in wanted.routes.iter().filter(|(_, route)| which(route)) {
+        if observed.routes.get(key) == Some(route) {
+            continue;
+        }
+        let change = Change::PutRoute(*key, route.clone());
+        if route.target == Target::Unreachable {
+            late.push(change);
+        } else {
+            changes.push(change);
+        }
+    }
+    changes.append(&mut late);
+}
+
+fn remove_routes(
+    observed: &HostState,
+    wanted: &HostState,
+    changes: &mut Vec<Change>,
+    which: fn(&Route) -> bool,
+) {
+    let gone = |key: &RouteKey| !wanted.routes.contains_key(key);
+    let old = observed
+        .routes
+        .iter()
+        .filter(|(key, route)| gone(key) && which(route));
+    let (first, late): (Vec<_>, Vec<_>) =
+        old.partition(|(_, route)| route.target == Target::Unreachable);
+    let keys = first.into_iter().chain(late).map(|(key, _)| *key);
+    changes.extend(keys.map(Change::RemoveRoute));
+}
+
+/// Sysctls of one of our devices, or all others. `accept_ra` comes before `forwarding`: the other order deletes the
+/// default route until the next advertisement.
+fn put_sysctls(
+    observed: &HostState,
+    wanted: &HostState,
+    device: Option<DeviceName>,
+    changes: &mut Vec<Change>,
+) {
+    let of_device = |path: &str| {
+        path.split('/')
+            .find_map(|part| part.parse::<DeviceName>().ok())
+    };
+    let created = device.is_some_and(|name| !observed.devices.contains_key(&name));
+    let mut differing: Vec<(&String, &String)> = wanted
+        .sysctls
+        .iter()
+        .filter(|(path, _)| of_device(path) == device)
+        .filter(|(path, value)| created || observed.sysctls.get(*path) != Some(value))
+        .collect();
+    differing.sort_by_key(|(path, _)| !path.ends_with("/accept_ra"));
+    changes.extend(
+        differing
+            .into_iter()
+            .map(|(path, value)| Change::SetSysctl {
+                path: path.clone(),
+                value: value.clone(),
+            }),
+    );
+}
+
+fn put_device(observed: &HostState, name: DeviceName, device: &Device, changes: &mut Vec<Change>) {
+    // A device is configured first and filled after, so that a failure in one peer does not undo the rest.
+    let bare = || {
+        Box::new(Device {
+            addresses: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            ..device.clone()
+        })
+    };
+    match observed.devices.get(&name) {
+        None => changes.push(Change::CreateDevice(name, bare())),
+        Some(found)
+            if (found.public_key, found.port, found.fwmark, found.mtu)
+                != (device.public_key, device.port, device.fwmark, device.mtu)
+                || found.key != device.key =>
+        {
+            changes.push(Change::ConfigureDevice(name, bare()));
+        }
+        Some(_) => {}
+    }
+}
+
+fn put_addresses(
+    observed: &HostState,
+    name: DeviceName,
+    device: &Device,
+    changes: &mut Vec<Change>,
+) {
+    let none = BTreeSet::new();
+    let found = observed
+        .devices
+        .get(&name)
+        .map_or(&none, |found| &found.addresses);
+    let new = device.addresses.difference(found);
+    changes.extend(new.map(|&address| Change::AddAddress(name, address)));
+    let old = found.difference(&device.addresses);
+    changes.extend(old.map(|&address| Change::RemoveAddress(name, address)));
+}
+
+fn put_peers(
+    observed: &HostState,
+    liveness: &Livenesses,
+    name: DeviceName,
+    device: &Device,
+    changes: &mut Vec<Change>,
+) {
+    let none = BTreeMap::new();
+    let found = observed
+        .devices
+        .get(&name)
+        .map_or(&none, |found| &found.peers);
+    let put = |key: PublicKey, peer: WgPeer| Change::PutPeer {
+        device: name,
+        key,
+        peer: Box::new(peer),
+    };
+    let mut finals = Vec::new();
+    let mut gained: Vec<Prefix> = Vec::new();
+    for (&key, peer) in &device.peers {
+        let before = found.get(&key);
+        let age = liveness
+            .get(&(name, key))
+            .and_then(|alive| alive.handshake_age);
+        let endpoint = new_endpoint(before, age, peer.endpoint);
+        let same = before.is_some_and(|before| {
+            endpoint.is_none()
+                && before.allowed_ips == peer.allowed_ips
+                && before.keepalive == peer.keepalive
+                && before.preshared_key == peer.preshared_key
+        });
+        if same {
+            continue;
+        }
+        let kept = before.map(|before| &before.allowed_ips);
+        let new = |prefix: &Prefix| kept.is_none_or(|kept| !kept.contains(*prefix));
+        gained.extend(peer.allowed_ips.iter().filter(new));
+        finals.push(put(
+            key,
+            WgPeer {
+                endpoint,
+                ..peer.clone()
+            },
+        ));
+    }
+    // A prefix belongs to one peer of a device. Whoever holds one that another peer gains gives it up first.
+    let gained: PrefixSet = gained.into_iter().collect();
+    for (&key, before) in found {
+        let loses = |prefix: Prefix| gained.overlapping(prefix).is_some();
+        if !before.allowed_ips.iter().any(loses) {
+            continue;
+        }
+        match device.peers.get(&key) {
+            None => changes.push(Change::RemovePeer { device: name, key }),
+            Some(peer) if peer.allowed_ips != before.allowed_ips => {
+                let rest = before
+                    .allowed_ips
+                    .minus(&before.allowed_ips.minus(&peer.allowed_ips));
+                let narrowed = WgPeer {
+                    allowed_ips: rest,
+                    endpoint: None,
+                    ..before.clone()
+                };
+                changes.push(put(key, narrowed));
+            }
+            Some(_) => {}
+        }
+    }
+    changes.append(&mut finals);
+}
+
+/// The endpoint to set, if one is to be set: a living session is left where its peer was heard last.
+fn new_endpoint(
+    before: Option<&WgPeer>,
+    handshake_age: Option<Duration>,
+    wanted: Option<SocketAddr>,
+) -> Option<SocketAddr> {
+    let wanted = wanted?;
+    let alive = handshake_age.is_some_and(|age| age <= SESSION_LIFETIME);
+    match before.and_then(|before| before.endpoint) {
+        Some(current) if current == wanted || alive => None,
+        _ => Some(wanted),
+    }
+}
+
+fn remove_from_device(
+    wanted: &HostState,
+    name: DeviceName,
+    device: &Device,
+    changes: &mut Vec<Change>,
+) {
+    let Some(kept) = wanted.devices.get(&name) else {
+        changes.push(Change::RemoveDevice(name));
+        return;
+    };
+    for &key in device
+        .peers
+        .keys()
+        .filter(|key| !kept.peers.contains_key(key))
+    {
+        let removal = Change::RemovePeer { device: name, key };
+        if !changes.contains(&removal) {
+            changes.push(removal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -168,6 +168,18 @@ pub struct Route {
     pub mtu: Option<u32>,
 }
 
+impl Route {
+    /// A route of the guard: no source, no MTU.
+    #[must_use]
+    pub fn bare(target: Target) -> Self {
+        Self {
+            target,
+            source: None,
+            mtu: None,
+        }
+    }
+}
+
 /// Target of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {

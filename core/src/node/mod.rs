@@ -3,15 +3,47 @@
 //! Two steps. [`node_config`] is symbolic: it names every candidate rail in order and leaves MTUs, underlay devices and
 //! addresses of DNS names open. [`resolve`] fills in what only the host knows ([`LocalFacts`]). Both are pure, so the
 //! CLI and the tests compute any node's configuration offline.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`config`] | nothing: the symbolic configuration as data |
+//! | `reach` | who reaches whom: directly, through the transit site, at which endpoints |
+//! | `build` | devices, peers and remote routes of a gateway and of another node |
+//! | `guard` | what stays unreachable, and what stays the host's |
+//! | `resolve` | next hops by health, MTUs, endpoints, sysctls |
+//! | `chains` | the firewall's rules |
 
-use crate::cidr::PrefixSet;
-use crate::host::{DeviceName, HostState};
-use crate::ids::{NodeName, PeerName};
+mod build;
+mod chains;
+pub mod config;
+mod guard;
+mod reach;
+mod resolve;
+
+pub use config::NodeConfig;
+pub use resolve::resolve;
+
+use crate::cidr::{Prefix, PrefixSet};
+use crate::host::DeviceName;
+use crate::ids::{ClusterName, NodeName, PeerName};
 use crate::keys::PublicKey;
 use crate::network_plan::NetworkPlan;
 use crate::peer::AcceptedPeers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+
+/// Preference of the rule that sends encrypted packets to the underlay.
+pub const PREF_ENCRYPTED: u32 = 101;
+/// Preference of the rules for what arrives encrypted for other nodes of the own segment.
+pub const PREF_INNER: u32 = 102;
+/// Preference of the rule for remote prefixes and the guard.
+pub const PREF_REMOTE: u32 = 103;
+/// Preference of the rules that leave the own cluster's pods to the CNI's routes.
+pub const PREF_CNI: u32 = 104;
+/// Preference of the rule for the guard behind the CNI's routes.
+pub const PREF_GUARD: u32 = 105;
+/// Persistent keepalive in seconds: below the 30 s after which common NATs forget a UDP flow.
+pub const KEEPALIVE: u16 = 25;
 
 /// What only the host knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,24 +88,33 @@ pub enum PathState {
     Down,
 }
 
-/// A node's configuration before the host's facts are known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeConfig {}
-
 /// The configuration of one node: symbolic, a pure function of its arguments.
 ///
-/// A node without an accepted peer gets the guard alone.
+/// A node without an accepted peer, or whose segment the plan does not hold (yet), gets the guard alone: super-nets are
+/// closed, and what the CNI of its cluster does stays alive. The cluster is the first label of the peer's name.
 #[must_use]
 pub fn node_config(
-    _plan: &NetworkPlan,
-    _peers: &AcceptedPeers,
-    _own: Option<&PeerName>,
+    plan: &NetworkPlan,
+    peers: &AcceptedPeers,
+    own: Option<&PeerName>,
 ) -> NodeConfig {
-    NodeConfig {}
-}
-
-/// Fills in what only the host knows.
-#[must_use]
-pub fn resolve(_config: &NodeConfig, _facts: &LocalFacts) -> HostState {
-    HostState::default()
+    let member = own.and_then(|name| {
+        let accepted = peers.get(name)?;
+        Some((name, accepted, plan.segment(&accepted.segment)?))
+    });
+    if let Some((name, accepted, segment)) = member {
+        return build::node(plan, peers, name, accepted, segment);
+    }
+    let cluster = own.and_then(|name| {
+        let (cluster, _) = name.as_str().split_once('.')?;
+        ClusterName::new(cluster).ok()
+    });
+    let mut config = NodeConfig {
+        revision: plan.revision,
+        families: plan.super_nets.iter().map(Prefix::family).collect(),
+        ..NodeConfig::default()
+    };
+    guard::Guard::alone(plan, cluster.as_ref()).apply(&mut config);
+    guard::candidates(plan, cluster.as_ref(), &mut config);
+    config
 }

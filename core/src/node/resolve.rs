@@ -1,0 +1,401 @@
+//! Fills in what only the host knows: health, MTUs, keys, underlay devices, addresses of names.
+
+use super::config::{ConfigPeer, ConfigTarget, FOREIGN_PORT, Far, Hop, NodeConfig, Policy};
+use super::{LocalFacts, PREF_ENCRYPTED, PathState, chains};
+use crate::cidr::{Family, Prefix, PrefixSet};
+use crate::host::{
+    Device, DeviceName, HostState, METRIC_GUARD, METRIC_REMOTE, Route, RouteKey, Rule, Selector,
+    TABLE_GUARD, TABLE_MAIN, TABLE_REMOTE, Target, WgPeer,
+};
+use crate::keys::PublicKey;
+use crate::peer::{Endpoint, EndpointHost};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+/// What a WireGuard packet adds at most: IPv6 header 40, UDP 8, WireGuard 32 bytes.
+const OVERHEAD: u32 = 80;
+/// Ethernet's MTU, when no underlay device is known yet.
+const CUSTOMARY_MTU: u32 = 1500;
+/// Least MTU of IPv6 (RFC 8200, section 5): below it the kernel silently removes IPv6 addresses.
+const IPV6_MTU: u32 = 1280;
+/// Least MTU of IPv4 (RFC 791 guarantees reassembly of 576 bytes).
+const IPV4_MTU: u32 = 576;
+
+/// Fills in what only the host knows.
+///
+/// A device whose key this host does not hold (yet) is left out, with what leads to it; its routes stay unreachable.
+#[must_use]
+pub fn resolve(config: &NodeConfig, facts: &LocalFacts) -> HostState {
+    let host = Host { config, facts };
+    let mut config_at_home;
+    let config = if config.site_candidates.is_empty() {
+        config
+    } else {
+        config_at_home = config.clone();
+        host.settle(&mut config_at_home);
+        &config_at_home
+    };
+    let host = Host { config, facts };
+    let active = host.active_vpns();
+    let devices = host.devices(&active);
+    let routes = host.routes(&devices);
+    HostState {
+        rules: host.rules(),
+        firewall: Some(chains::ruleset(
+            config,
+            facts,
+            &active
+                .iter()
+                .filter(|(_, hop)| hop.device.is_vpn())
+                .map(|(&index, _)| index)
+                .collect(),
+            devices.keys().copied().collect(),
+            &host.native_addresses(),
+        )),
+        sysctls: host.sysctls(&devices),
+        devices,
+        routes,
+    }
+}
+
+struct Host<'a> {
+    config: &'a NodeConfig,
+    facts: &'a LocalFacts,
+}
+
+impl Host<'_> {
+    /// Takes the site whose ranges hold one of the host's on-link prefixes for the own one.
+    fn settle(&self, config: &mut NodeConfig) {
+        let here = |cidrs: &PrefixSet| {
+            self.facts
+                .underlay
+                .values()
+                .flat_map(|device| device.prefixes.iter())
+                .any(|prefix| cidrs.overlapping(prefix).is_some())
+        };
+        let candidates = std::mem::take(&mut config.site_candidates);
+        let (home, elsewhere): (Vec<_>, Vec<_>) = candidates
+            .into_values()
+            .partition(|candidate| here(&candidate.cidrs));
+        let mut put = |table, prefix: Prefix, metric, target| {
+            if config.firewall.planned.overlapping(prefix).is_some() {
+                let key = RouteKey {
+                    table,
+                    prefix,
+                    metric,
+                };
+                config.routes.insert(key, target);
+            }
+        };
+        for candidate in &home {
+            for prefix in candidate.cidrs.iter() {
+                for table in [TABLE_REMOTE, TABLE_GUARD] {
+                    put(table, prefix, METRIC_REMOTE, ConfigTarget::Throw);
+                }
+            }
+        }
+        if !home.is_empty() {
+            // The own site is known: pods of the cluster in other sites must not go by the CNI's overlay in clear.
+            for prefix in elsewhere.iter().flat_map(|candidate| candidate.pods.iter()) {
+                put(
+                    TABLE_REMOTE,
+                    prefix,
+                    METRIC_GUARD,
+                    ConfigTarget::Unreachable,
+                );
+            }
+        }
+        let firewall = &mut config.firewall;
+        for candidate in home {
+            firewall.native = firewall
+                .native
+                .union(&candidate.cidrs)
+                .union(&candidate.pods);
+            firewall.own = firewall.own.union(&candidate.cidrs);
+            firewall.site = firewall.site.union(&candidate.cidrs);
+        }
+    }
+
+    fn path(&self, hop: &Hop) -> Option<PathState> {
+        self.facts.paths.get(&(hop.device, hop.peer)).copied()
+    }
+
+    fn can_run(&self, device: DeviceName) -> bool {
+        self.facts.keys.contains_key(&device)
+    }
+
+    /// The first candidate that can run and is not known to be dead, else the first that can run.
+    fn sticky(&self, candidates: &[Hop]) -> Option<Hop> {
+        let mut able = candidates.iter().filter(|hop| self.can_run(hop.device));
+        let first = able.clone().next();
+        able.find(|hop| hop.device.is_vpn() || self.path(hop) != Some(PathState::Down))
+            .or(first)
+            .copied()
+    }
+
+    /// The active hop of each VPN, by index in [`NodeConfig::vpns`].
+    fn active_vpns(&self) -> BTreeMap<usize, Hop> {
+        let vpns = self.config.vpns.iter().enumerate();
+        vpns.filter_map(|(index, vpn)| Some((index, self.sticky(&vpn.candidates)?)))
+            .collect()
+    }
+
+    fn mtu(&self) -> u32 {
+        let underlay = self.facts.underlay.values().map(|device| device.mtu).min();
+        let floor = if self.config.families.contains(&Family::V6) {
+            IPV6_MTU
+        } else {
+            IPV4_MTU
+        };
+        underlay
+            .unwrap_or(CUSTOMARY_MTU)
+            .saturating_sub(OVERHEAD)
+            .max(floor)
+    }
+
+    fn devices(&self, active: &BTreeMap<usize, Hop>) -> BTreeMap<DeviceName, Device> {
+        let mtu = self.mtu();
+        let addresses: BTreeSet<Prefix> = self
+            .config
+            .mesh
+            .values()
+            .map(|&a| Prefix::host(a))
+            .collect();
+        let mut devices = BTreeMap::new();
+        for (&name, device) in &self.config.devices {
+            let Some(&public_key) = self.facts.keys.get(&name) else {
+                continue;
+            };
+            let peers = device
+                .peers
+                .iter()
+                .map(|(&key, peer)| (key, self.peer(name, key, peer, active)))
+                .collect();
+            let device = Device {
+                public_key,
+                key: device.key.clone(),
+                port: name.port(self.facts.first_port),
+                fwmark: self.facts.fwmark,
+                mtu,
+                addresses: addresses.clone(),
+                peers,
+            };
+            devices.insert(name, device);
+        }
+        devices
+    }
+
+    fn peer(
+        &self,
+        device: DeviceName,
+        key: PublicKey,
+        peer: &ConfigPeer,
+        active: &BTreeMap<usize, Hop>,
+    ) -> WgPeer {
+        let hop = Hop { device, peer: key };
+        let mut allowed_ips = peer.allowed_ips.clone();
+        for (index, _) in active
+            .iter()
+            .filter(|(_, at)| **at == hop && !device.is_vpn())
+        {
+            allowed_ips = allowed_ips.union(&self.config.vpns[*index].prefixes);
+        }
+        // A standby must never speak first: the foreign box would follow it.
+        let standby = device.is_vpn() && !active.values().any(|at| *at == hop);
+        let (endpoint, keepalive) = if standby {
+            (None, None)
+        } else {
+            let seen = || self.facts.last_seen.get(&(device, key)).copied();
+            (self.endpoint(peer).or_else(seen), peer.keepalive)
+        };
+        WgPeer {
+            allowed_ips,
+            endpoint,
+            keepalive,
+            preshared_key: peer.preshared_key.clone(),
+        }
+    }
+
+    /// The first usable endpoint, in a family that this host has on its underlay.
+    fn endpoint(&self, peer: &ConfigPeer) -> Option<SocketAddr> {
+        let port = match &peer.far {
+            Far::Node { device, .. } => device.port(self.facts.first_port),
+            Far::Foreign(_) => FOREIGN_PORT,
+        };
+        let addresses: Vec<SocketAddr> = peer
+            .endpoints
+            .iter()
+            .flat_map(|endpoint| self.addresses(endpoint, port))
+            .collect();
+        let usable = |address: &&SocketAddr| self.has(Family::of(address.ip()));
+        addresses.iter().find(usable).or(addresses.first()).copied()
+    }
+
+    fn addresses(&self, endpoint: &Endpoint, port: u16) -> Vec<SocketAddr> {
+        let port = endpoint.port.unwrap_or(port);
+        let addresses: Vec<IpAddr> = match &endpoint.host {
+            EndpointHost::Address(address) => vec![*address],
+            EndpointHost::Name(name) => self.facts.resolved.get(name).cloned().unwrap_or_default(),
+        };
+        let sockets = addresses.into_iter();
+        sockets
+            .map(|address| SocketAddr::new(address, port))
+            .collect()
+    }
+
+    fn has(&self, family: Family) -> bool {
+        // fe80::/10 is on every link and reaches nobody beyond it.
+        let link_local = |prefix: Prefix| prefix.first_bits() >> 118 == 0xfe80 >> 6;
+        self.facts
+            .underlay
+            .values()
+            .flat_map(|device| device.prefixes.of(family))
+            .any(|prefix| family == Family::V4 || !link_local(prefix))
+    }
+
+    fn rules(&self) -> BTreeSet<Rule> {
+        let mut rules = self.config.rules.clone();
+        for &family in &self.config.families {
+            rules.insert(Rule {
+                preference: PREF_ENCRYPTED,
+                family,
+                selector: Selector::Mark {
+                    mark: self.facts.fwmark,
+                    mask: self.facts.fwmark,
+                },
+                table: TABLE_MAIN,
+                suppress_prefix_len: None,
+            });
+        }
+        rules
+    }
+
+    /// Addresses inside super-nets that are the host's own affair: its API servers.
+    fn native_addresses(&self) -> PrefixSet {
+        let servers = self
+            .facts
+            .api_servers
+            .iter()
+            .map(|&address| Prefix::host(address));
+        let planned = &self.config.firewall.planned;
+        servers.filter(|&prefix| planned.contains(prefix)).collect()
+    }
+
+    fn routes(&self, devices: &BTreeMap<DeviceName, Device>) -> BTreeMap<RouteKey, Route> {
+        let mut routes = BTreeMap::new();
+        for (&key, target) in &self.config.routes {
+            let route = match target {
+                ConfigTarget::Unreachable => Route::bare(Target::Unreachable),
+                ConfigTarget::Throw => Route::bare(Target::Throw),
+                ConfigTarget::Hops {
+                    policy,
+                    hops,
+                    fallback,
+                } => {
+                    let chosen = self.choose(*policy, hops, fallback);
+                    let mtu = chosen
+                        .iter()
+                        .filter_map(|name| Some(devices.get(name)?.mtu))
+                        .min();
+                    if chosen.is_empty() {
+                        continue;
+                    }
+                    let family = key.prefix.family();
+                    Route {
+                        target: Target::Devices(chosen.into_iter().collect()),
+                        source: self.config.mesh.get(&family).copied(),
+                        mtu,
+                    }
+                }
+            };
+            routes.insert(key, route);
+        }
+        for prefix in self.native_addresses().iter() {
+            for table in [TABLE_REMOTE, TABLE_GUARD] {
+                let key = RouteKey {
+                    table,
+                    prefix,
+                    metric: METRIC_REMOTE,
+                };
+                routes.insert(key, Route::bare(Target::Throw));
+            }
+        }
+        routes
+    }
+
+    /// The devices of the next hops to use: the healthy ones; if there is none, those not tried yet; if there is none, a
+    /// healthy fallback; if there is none, all, so that traffic can wake them.
+    fn choose(&self, policy: Policy, hops: &[Hop], fallback: &[Hop]) -> BTreeSet<DeviceName> {
+        if policy == Policy::Sticky {
+            return self
+                .sticky(hops)
+                .map(|hop| hop.device)
+                .into_iter()
+                .collect();
+        }
+        let with = |hops: &[Hop], state: Option<PathState>| -> Vec<DeviceName> {
+            hops.iter()
+                .filter(|hop| self.can_run(hop.device) && self.path(hop) == state)
+                .map(|hop| hop.device)
+                .collect()
+        };
+        let all = |hops: &[Hop]| -> Vec<DeviceName> {
+            let able = hops.iter().filter(|hop| self.can_run(hop.device));
+            able.map(|hop| hop.device).collect()
+        };
+        let steps: [&dyn Fn() -> Vec<DeviceName>; 6] = [
+            &|| with(hops, Some(PathState::Up)),
+            &|| with(hops, None),
+            &|| with(fallback, Some(PathState::Up)),
+            &|| with(fallback, None),
+            &|| all(hops),
+            &|| all(fallback),
+        ];
+        let found = steps
+            .iter()
+            .map(|step| step())
+            .find(|found| !found.is_empty());
+        let found = found.unwrap_or_default().into_iter();
+        match policy {
+            Policy::Ordered => found.take(1).collect(),
+            Policy::Multipath | Policy::Sticky => found.collect(),
+        }
+    }
+
+    fn sysctls(&self, devices: &BTreeMap<DeviceName, Device>) -> BTreeMap<String, String> {
+        let mut sysctls = BTreeMap::new();
+        let mut set = |path: String, value: &str| {
+            sysctls.insert(path, value.to_owned());
+        };
+        // Node-wide, so only where some route has a choice to make.
+        let several = self.config.routes.values().any(|target| {
+            matches!(target, ConfigTarget::Hops { policy: Policy::Multipath, hops, fallback }
+                if hops.len() > 1 || fallback.len() > 1)
+        });
+        if self.config.families.contains(&Family::V4) {
+            set("net/ipv4/ip_forward".to_owned(), "1");
+            if several {
+                set("net/ipv4/fib_multipath_hash_policy".to_owned(), "1");
+            }
+            for device in devices.keys() {
+                set(format!("net/ipv4/conf/{device}/rp_filter"), "2");
+            }
+        }
+        if self.config.families.contains(&Family::V6) {
+            // With forwarding on, advertisements are heard only at 2; where they were heard they must stay so.
+            for (device, value) in &self.facts.accept_ra {
+                if *value >= 1 {
+                    set(format!("net/ipv6/conf/{device}/accept_ra"), "2");
+                }
+            }
+            set("net/ipv6/conf/all/forwarding".to_owned(), "1");
+            if several {
+                set("net/ipv6/fib_multipath_hash_policy".to_owned(), "1");
+            }
+            for device in devices.keys() {
+                set(format!("net/ipv6/conf/{device}/disable_ipv6"), "0");
+            }
+        }
+        sysctls
+    }
+}

@@ -1,0 +1,6 @@
+//! Node configurations: what a gateway, another node and a gateway with a VPN get, and what holds for all of them.
+#![allow(clippy::unwrap_used)]
+
+mod fleet;
+mod script;
+mod shapes;
