@@ -115,9 +115,9 @@ impl Kind {
         let mut violations = Vec::new();
         name(object, &mut violations);
         let found = self.structure.judge_root(object);
-        let unknown_only = found.iter().all(|it| it.unknown_field);
+        let sound = violations.is_empty() && found.iter().all(|it| it.unknown_field);
         violations.extend(found.into_iter().map(|it| it.violation));
-        if unknown_only && let Err(errors) = kube_cel::validate_compiled(&self.rules, object, old) {
+        if sound && let Err(errors) = kube_cel::validate_compiled(&self.rules, object, old) {
             violations.extend(
                 errors
                     .into_vec()
