@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! The program `tieline`.
+
+fn main() -> std::process::ExitCode {
+    tieline_cli::run()
+}

@@ -1,0 +1,131 @@
+//! `tieline`: plan offline, show status, print node configurations; also a kubectl plugin.
+//!
+//! Offline commands run the operator's and the agent's own code on files: nothing here decides anything.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a command-line program prints
+
+mod files;
+mod node_config;
+mod offline;
+mod plan;
+mod status;
+mod table;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// One encrypted network over clusters, data centers and the company VPN.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tieline",
+    version,
+    about,
+    after_help = "Examples:\n  tieline plan -f examples/three-sites             what would be granted, and what is refused\n  tieline plan -f examples/three-sites -o json     the same for scripts\n  tieline node-config -f examples/three-sites --node paris-1\n  tieline status                                   members, paths, who is not ready and why\n\nOn the PATH under the name kubectl-tieline it is `kubectl tieline`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what the operator would decide for the objects of files, without an API server.
+    #[command(
+        after_help = "Reads ClusterLink, Cluster, Site, VpnAttachment and Node objects. An AddressLedger, NetworkPlan or Peer among the\nfiles is the state before. With several Clusters, the label tieline.dev/cluster says which one a Node is in.\nOther kinds are left alone.\n\nExit code: 0 accepted, 1 refused or unreadable.\n\nExamples:\n  tieline plan -f examples/brownfield\n  tieline plan -f network.yaml -f nodes.yaml -o json | jq .refusals\n  kubectl get nodes,addressledgers,clusterlinks,clusters.tieline.dev,sites,vpnattachments -o yaml > all.yaml; tieline plan -f all.yaml"
+    )]
+    Plan {
+        /// File or folder (with its subfolders); may be given several times.
+        #[arg(short, long = "filename", required = true, value_name = "PATH")]
+        filename: Vec<PathBuf>,
+        /// How to print: tables, the objects that would be written, or one JSON object.
+        #[arg(short, long, default_value = "table")]
+        output: PlanOutput,
+    },
+    /// Print what one node's kernel would carry, like `wg`, `ip rule`, `ip route` and `nft` print it.
+    #[command(
+        after_help = "Keys are made up, since real ones exist on the nodes only; underlay facts are the flags' defaults.\n\nExamples:\n  tieline node-config -f examples/two-gateways --node dublin-2\n  tieline node-config -f examples/brownfield --node erp/erp-1 --underlay ens5 --mtu 9001"
+    )]
+    NodeConfig(node_config::NodeConfigArgs),
+    /// Show members, paths, and who is not ready and why.
+    #[command(
+        after_help = "Exit code: 0 all links ready, 1 not.\n\nExamples:\n  tieline status\n  tieline status -o json --kubeconfig lab.kubeconfig | jq .links"
+    )]
+    Status(status::StatusArgs),
+    /// Print the version.
+    Version,
+}
+
+/// How `tieline plan` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PlanOutput {
+    /// For people.
+    Table,
+    /// The objects that would be written.
+    Yaml,
+    /// For scripts.
+    Json,
+}
+
+/// Runs the command line and says how it ended. Errors are printed with their causes.
+#[must_use]
+pub fn run() -> ExitCode {
+    let outcome = execute(Cli::parse().command);
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn execute(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Plan { filename, output } => {
+            let offline = offline::plan(&filename)?;
+            let report = plan::report(&offline);
+            match output {
+                PlanOutput::Table => print!("{}", plan::text(&offline, &report)),
+                PlanOutput::Yaml => print!("{}", offline.yaml()?),
+                PlanOutput::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+            }
+            if output == PlanOutput::Yaml {
+                for refusal in &report.refusals {
+                    eprintln!(
+                        "refused: {} {}: {}",
+                        refusal.kind, refusal.name, refusal.message
+                    );
+                }
+            }
+            Ok(if report.accepted {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Command::NodeConfig(args) => {
+            print!("{}", node_config::text(&args)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Status(args) => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let status = runtime.block_on(status::read(&args))?;
+            match args.output {
+                status::StatusOutput::Table => print!("{}", status::text(&status)),
+                status::StatusOutput::Json => {
+                    println!("{}", serde_json::to_string_pretty(&status)?)
+                }
+            }
+            Ok(if status.ready {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Command::Version => {
+            println!("tieline {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What the operator would decide for the objects of files.
+//!
+//! The steps are the operator's: objects → fleet, plan, check, accept. Nothing is decided here; an object that its CRD
+//! would refuse becomes a refusal, with the field and what to write instead.
+
+use crate::files::{self, Object};
+use crate::plan::NoticeRow;
+use anyhow::{Context, Result};
+use kube::ResourceExt;
+use kube::core::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use tieline_core::check::{Finding, check};
+use tieline_core::fleet::Fleet;
+use tieline_core::ids::{ClusterName, Lineage, PeerName};
+use tieline_core::ledger::Ledgers;
+use tieline_core::peer::{AcceptedPeers, Claim};
+use tieline_core::plan::{Before, Proposal, plan as decide};
+use tieline_crds::convert::{self, Invalid};
+
+/// Label of a Node that says which cluster it is in, where files hold several clusters.
+const CLUSTER_LABEL: &str = "tieline.dev/cluster";
+/// Lineage of ledgers that do not exist yet; a real operator makes a random one.
+const OFFLINE_LINEAGE: &str = "offline0";
+
+/// A decision and what it was made from.
+pub(crate) struct Offline {
+    /// What the files ask for.
+    pub(crate) fleet: Fleet,
+    /// What would be written.
+    pub(crate) proposal: Proposal,
+    /// What the checker found; nothing, unless there is a bug.
+    pub(crate) findings: Vec<Finding>,
+    /// Objects that their CRD would refuse.
+    pub(crate) invalid: Vec<NoticeRow>,
+    /// Accepted peers of the files: the state before.
+    pub(crate) peers: AcceptedPeers,
+    /// Agents' claims of the files.
+    pub(crate) claims: BTreeMap<PeerName, Claim>,
+}
+
+/// Decides for the objects of files and folders.
+///
+/// # Errors
+/// When files cannot be read, or a Node's cluster is not known.
+pub(crate) fn plan(paths: &[PathBuf]) -> Result<Offline> {
+    let mut reader = Reader::default();
+    let objects = files::read(paths)?;
+    // Clusters first: a Node without a label belongs to the only one there is.
+    let (clusters, others): (Vec<_>, Vec<_>) =
+        objects.iter().partition(|object| object.kind == "Cluster");
+    for object in clusters.into_iter().chain(others) {
+        reader.take(object)?;
+    }
+    let proposal = decide(&reader.fleet, &reader.before);
+    let findings = check(&reader.fleet, &reader.before, &proposal);
+    Ok(Offline {
+        fleet: reader.fleet,
+        proposal,
+        findings,
+        invalid: reader.invalid,
+        peers: reader.peers,
+        claims: reader.claims,
+    })
+}
+
+struct Reader {
+    fleet: Fleet,
+    before: Before,
+    peers: AcceptedPeers,
+    claims: BTreeMap<PeerName, Claim>,
+    invalid: Vec<NoticeRow>,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        #[allow(clippy::expect_used)] // a constant
+        let lineage = Lineage::new(OFFLINE_LINEAGE).expect("the constant is a lineage");
+        Self {
+            fleet: Fleet::default(),
+            before: Before {
+                lineage,
+                ledgers: Ledgers::new(),
+                plans: BTreeMap::new(),
+            },
+            peers: AcceptedPeers::new(),
+            claims: BTreeMap::new(),
+            invalid: Vec::new(),
+        }
+    }
+}
+
+impl Reader {
+    fn take(&mut self, object: &Object) -> Result<()> {
+        let ours = object.api_version.starts_with("tieline.dev/");
+        if ours && !self.schema_allows(object) {
+            return Ok(());
+        }
+        let outcome = match object.kind.as_str() {
+            "ClusterLink" if ours => convert::link(&typed(object)?)
+                .map(|(name, link)| drop(self.fleet.links.insert(name, link))),
+            "Cluster" if ours => convert::cluster(&typed(object)?)
+                .map(|(name, cluster)| drop(self.fleet.clusters.insert(name, cluster))),
+            "Site" if ours => convert::site(&typed(object)?)
+                .map(|(name, site)| drop(self.fleet.sites.insert(name, site))),
+            "VpnAttachment" if ours => convert::vpn(&typed(object)?)
+                .map(|(name, vpn)| drop(self.fleet.vpns.insert(name, vpn))),
+            "AddressLedger" if ours => convert::ledger(&typed(object)?)
+                .map(|(name, ledger)| drop(self.before.ledgers.insert(name, ledger))),
+            "NetworkPlan" if ours => convert::network_plan(&typed(object)?)
+                .map(|plan| drop(self.before.plans.insert(plan.link.clone(), plan))),
+            "Peer" if ours => self.peer(&typed(object)?),
+            "Node" if object.api_version == "v1" => self.node(object)?,
+            _ => Ok(()),
+        };
+        if let Err(invalid) = outcome {
+            self.refuse(
+                invalid.kind,
+                &invalid.name,
+                &invalid.field,
+                &invalid.message,
+            );
+        }
+        Ok(())
+    }
+
+    /// What a real API server would refuse on create.
+    fn schema_allows(&mut self, object: &Object) -> bool {
+        let violations = tieline_crds::validate(&object.value);
+        let name = object
+            .value
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        for violation in &violations {
+            self.refuse(&object.kind, name, &violation.field, &violation.message);
+        }
+        violations.is_empty()
+    }
+
+    fn refuse(&mut self, kind: &str, name: &str, field: &str, message: &str) {
+        self.invalid.push(NoticeRow {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            reason: "Invalid".into(),
+            message: format!("{field}: {message}"),
+        });
+    }
+
+    fn peer(&mut self, object: &tieline_crds::Peer) -> Result<(), Invalid> {
+        let (name, peer) = convert::accepted_peer(object)?;
+        self.peers.insert(name, peer);
+        if object.status.is_some() {
+            let (name, claim) = convert::claim(object)?;
+            self.claims.insert(name, claim);
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, object: &Object) -> Result<Result<(), Invalid>> {
+        let node: k8s_openapi::api::core::v1::Node = typed(object)?;
+        let cluster = match node.labels().get(CLUSTER_LABEL) {
+            Some(label) => ClusterName::new(label.as_str())
+                .with_context(|| format!("{}: label {CLUSTER_LABEL}", object.origin))?,
+            None if self.fleet.clusters.len() == 1 => self
+                .fleet
+                .clusters
+                .keys()
+                .cloned()
+                .next()
+                .unwrap_or_else(|| unreachable!()),
+            None => anyhow::bail!(
+                "{}: Node {} is in which cluster? Set its label {CLUSTER_LABEL} to one of: {}",
+                object.origin,
+                node.name_any(),
+                self.fleet
+                    .clusters
+                    .keys()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        };
+        Ok(
+            convert::node(&cluster, &node)
+                .map(|(id, node)| drop(self.fleet.nodes.insert(id, node))),
+        )
+    }
+}
+
+fn typed<T: DeserializeOwned>(object: &Object) -> Result<T> {
+    serde_json::from_value(object.value.clone())
+        .with_context(|| format!("{} is no valid {}", object.origin, object.kind))
+}
+
+impl Offline {
+    /// The peers that the operator would accept, with the claims of the files.
+    pub(crate) fn accepted(&self) -> AcceptedPeers {
+        tieline_core::claims::accept(&self.proposal, &self.peers, &self.claims).peers
+    }
+
+    /// The objects that would be written, as YAML documents.
+    ///
+    /// # Errors
+    /// When a plan is larger than one object can be.
+    pub(crate) fn yaml(&self) -> Result<String> {
+        let mut documents = Vec::new();
+        for (name, ledger) in &self.proposal.ledgers {
+            documents.push(serde_json::to_value(convert::ledger_object(name, ledger))?);
+        }
+        for (id, node) in self
+            .proposal
+            .nodes
+            .iter()
+            .filter(|(_, node)| !node.assign.is_empty())
+        {
+            let texts: Vec<String> = node.assign.iter().map(ToString::to_string).collect();
+            documents.push(json!({
+                "apiVersion": "v1", "kind": "Node", "metadata": {"name": id.node},
+                "spec": {"podCIDR": texts.first(), "podCIDRs": texts},
+            }));
+        }
+        for (link, plan) in &self.proposal.plans {
+            let spec = convert::plan_spec(plan)?;
+            let object = tieline_crds::NetworkPlan {
+                metadata: metadata(link.as_str()),
+                spec,
+                status: None,
+            };
+            documents.push(serde_json::to_value(object)?);
+        }
+        for (name, peer) in &self.accepted() {
+            let spec = convert::peer_spec(peer);
+            let object = tieline_crds::Peer {
+                metadata: metadata(name.as_str()),
+                spec,
+                status: None,
+            };
+            documents.push(serde_json::to_value(object)?);
+        }
+        let mut out = String::new();
+        for document in documents {
+            out.push_str("---\n");
+            out.push_str(&yaml(&document)?);
+        }
+        Ok(out)
+    }
+}
+
+fn yaml(value: &impl Serialize) -> Result<String> {
+    Ok(serde_norway::to_string(value)?)
+}
+
+fn metadata(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some("tieline-system".to_owned()),
+        ..ObjectMeta::default()
+    }
+}

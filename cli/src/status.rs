@@ -1,0 +1,352 @@
+//! `tieline status`: members, paths, and who is not ready and why, read from the API server.
+//!
+//! Reads only. Everything shown stands in the objects' status; nothing is computed here that `kubectl` would not show too.
+
+use crate::table::table;
+use anyhow::{Context, Result};
+use kube::api::{Api, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
+use serde::Serialize;
+use std::path::PathBuf;
+use tieline_crds::{ClusterLink, Condition, Peer, VpnAttachment};
+
+/// Flags of `tieline status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    /// Kubeconfig file; without it $KUBECONFIG, ~/.kube/config, or the pod's own service account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig.
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace of the operator and the agents.
+    #[arg(
+        long,
+        short,
+        default_value = "tieline-system",
+        env = "TIELINE_NAMESPACE"
+    )]
+    pub namespace: String,
+    /// How to print.
+    #[arg(long, short, default_value = "table")]
+    pub output: StatusOutput,
+}
+
+/// How `tieline status` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StatusOutput {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
+}
+
+/// What `-o json` prints.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    /// Whether every link is ready.
+    pub ready: bool,
+    /// Links.
+    pub links: Vec<LinkRow>,
+    /// VPNs.
+    pub vpns: Vec<VpnRow>,
+    /// Nodes.
+    pub nodes: Vec<NodeRow>,
+}
+
+/// One ClusterLink.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LinkRow {
+    /// Its name.
+    pub name: String,
+    /// Whether its Ready condition is True.
+    pub ready: bool,
+    /// Ready and all members, as `ready/total`.
+    pub members: String,
+    /// Paths up and all paths, as `up/total`.
+    pub paths: String,
+    /// Plan revision.
+    pub revision: Option<u64>,
+    /// What keeps it from being ready: conditions that are not True, then members.
+    pub problems: Vec<String>,
+}
+
+/// One VpnAttachment.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct VpnRow {
+    /// Its name.
+    pub name: String,
+    /// Its site.
+    pub site: String,
+    /// Sessions up and all sessions, as `up/total`.
+    pub sessions: String,
+    /// Where the other side finds its configuration.
+    pub config_secret: Option<String>,
+}
+
+/// One node.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NodeRow {
+    /// Its name.
+    pub name: String,
+    /// Its site.
+    pub site: String,
+    /// Its rank when it is a gateway.
+    pub gateway_rank: Option<u8>,
+    /// Its pods' ranges.
+    pub pod_cidrs: Vec<String>,
+    /// Plan revision that its kernel carries.
+    pub applied_revision: Option<u64>,
+    /// Which WireGuard carries the traffic.
+    pub backend: Option<String>,
+    /// Its agent's version.
+    pub version: Option<String>,
+    /// Its agent's conditions that are not True, in words.
+    pub problems: Vec<String>,
+}
+
+/// Reads the status.
+///
+/// # Errors
+/// When the API server cannot be reached or refuses.
+pub(crate) async fn read(args: &StatusArgs) -> Result<Status> {
+    let client = client(args).await?;
+    let all = ListParams::default();
+    let links = Api::<ClusterLink>::all(client.clone())
+        .list(&all)
+        .await
+        .context("cannot list clusterlinks.tieline.dev")?;
+    let vpns = Api::<VpnAttachment>::all(client.clone())
+        .list(&all)
+        .await
+        .context("cannot list vpnattachments.tieline.dev")?;
+    let peers = Api::<Peer>::namespaced(client, &args.namespace)
+        .list(&all)
+        .await
+        .with_context(|| {
+            format!(
+                "cannot list peers.tieline.dev in namespace {}",
+                args.namespace
+            )
+        })?;
+    let links: Vec<LinkRow> = links.iter().map(link_row).collect();
+    Ok(Status {
+        ready: links.iter().all(|link| link.ready),
+        links,
+        vpns: vpns.iter().map(vpn_row).collect(),
+        nodes: peers.iter().map(node_row).collect(),
+    })
+}
+
+async fn client(args: &StatusArgs) -> Result<Client> {
+    let options = KubeConfigOptions {
+        context: args.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let config = match &args.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path)
+                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(file, &options).await?
+        }
+        None if args.context.is_some() => Config::from_kubeconfig(&options).await?,
+        None => Config::infer()
+            .await
+            .context("found no kubeconfig: name one with --kubeconfig")?,
+    };
+    Ok(Client::try_from(config)?)
+}
+
+fn link_row(link: &ClusterLink) -> LinkRow {
+    let status = link.status.clone().unwrap_or_default();
+    let mut problems = not_true(&status.conditions);
+    problems.extend(
+        status
+            .not_ready
+            .iter()
+            .map(|one| format!("{} {}: {}: {}", one.kind, one.name, one.reason, one.message)),
+    );
+    if status.conditions.is_empty() {
+        problems.push(
+            "no status yet: is the operator running? (kubectl -n tieline-system get lease)".into(),
+        );
+    }
+    LinkRow {
+        name: link.name_any(),
+        ready: status
+            .conditions
+            .iter()
+            .any(|one| one.type_ == "Ready" && one.status == "True"),
+        members: status.members.map_or_else(dash, |members| {
+            format!("{}/{}", members.ready, members.total)
+        }),
+        paths: status
+            .paths
+            .map_or_else(dash, |paths| format!("{}/{}", paths.up, paths.total)),
+        revision: status.plan_revision,
+        problems,
+    }
+}
+
+fn vpn_row(vpn: &VpnAttachment) -> VpnRow {
+    let status = vpn.status.clone().unwrap_or_default();
+    VpnRow {
+        name: vpn.name_any(),
+        site: vpn.spec.site.clone(),
+        sessions: status.sessions.map_or_else(dash, |sessions| {
+            format!("{}/{}", sessions.up, sessions.total)
+        }),
+        config_secret: status.config_secret.map(|secret| secret.name),
+    }
+}
+
+fn node_row(peer: &Peer) -> NodeRow {
+    let status = peer.status.clone().unwrap_or_default();
+    let mut problems = not_true(&status.conditions);
+    if status.keys.is_empty() {
+        problems.push("its agent has not reported yet".into());
+    }
+    NodeRow {
+        name: peer.spec.node.clone(),
+        site: peer.spec.site.clone(),
+        gateway_rank: peer.spec.gateway_rank,
+        pod_cidrs: peer.spec.pod_cidrs.clone(),
+        applied_revision: status.applied_revision,
+        backend: status
+            .backend
+            .map(|backend| format!("{backend:?}").to_lowercase()),
+        version: status.version,
+        problems,
+    }
+}
+
+fn not_true(conditions: &[Condition]) -> Vec<String> {
+    conditions
+        .iter()
+        .filter(|condition| condition.status != "True")
+        .map(|condition| {
+            format!(
+                "{} is {}: {}: {}",
+                condition.type_, condition.status, condition.reason, condition.message
+            )
+        })
+        .collect()
+}
+
+fn dash() -> String {
+    "-".into()
+}
+
+/// The status as tables, for people.
+#[must_use]
+pub(crate) fn text(status: &Status) -> String {
+    if status.links.is_empty() {
+        return "No ClusterLink yet. `tieline plan -f DIR` shows what one would do; `kubectl apply` creates it.\n".into();
+    }
+    let yes = |ready: bool| String::from(if ready { "yes" } else { "no" });
+    let number = |number: Option<u64>| number.map_or_else(dash, |number| number.to_string());
+    let mut out = table(
+        &["LINK", "READY", "MEMBERS", "PATHS", "PLAN"],
+        &status
+            .links
+            .iter()
+            .map(|l| {
+                vec![
+                    l.name.clone(),
+                    yes(l.ready),
+                    l.members.clone(),
+                    l.paths.clone(),
+                    number(l.revision),
+                ]
+            })
+            .collect::<Vec<_>>(),
+    );
+    if !status.vpns.is_empty() {
+        let rows: Vec<_> = status
+            .vpns
+            .iter()
+            .map(|v| {
+                let secret = v.config_secret.clone().unwrap_or_else(dash);
+                vec![v.name.clone(), v.site.clone(), v.sessions.clone(), secret]
+            })
+            .collect();
+        out.push_str(&format!(
+            "\n{}",
+            table(&["VPN", "SITE", "SESSIONS", "CONFIG SECRET"], &rows)
+        ));
+    }
+    let rows: Vec<_> = status
+        .nodes
+        .iter()
+        .map(|n| {
+            vec![
+                n.name.clone(),
+                n.site.clone(),
+                n.gateway_rank
+                    .map_or_else(dash, |rank| format!("rank {rank}")),
+                n.pod_cidrs.join(","),
+                number(n.applied_revision),
+                n.backend.clone().unwrap_or_else(dash),
+                n.version.clone().unwrap_or_else(dash),
+            ]
+        })
+        .collect();
+    let header = [
+        "NODE",
+        "SITE",
+        "GATEWAY",
+        "PODS",
+        "APPLIED",
+        "WIREGUARD",
+        "AGENT",
+    ];
+    out.push_str(&format!("\n{}", table(&header, &rows)));
+    let links = status.links.iter().flat_map(|l| {
+        l.problems
+            .iter()
+            .map(move |p| format!("ClusterLink {}: {p}", l.name))
+    });
+    let nodes = status.nodes.iter().flat_map(|n| {
+        n.problems
+            .iter()
+            .map(move |p| format!("Node {}: {p}", n.name))
+    });
+    let problems: Vec<String> = links.chain(nodes).collect();
+    if !problems.is_empty() {
+        out.push_str(&format!("\nNot ready\n  {}\n", problems.join("\n  ")));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_link_the_next_step_is_named() {
+        assert!(text(&Status::default()).contains("tieline plan -f"));
+    }
+
+    #[test]
+    fn a_link_without_status_asks_for_the_operator() {
+        let row = link_row(&ClusterLink::new(
+            "acme",
+            tieline_crds::ClusterLinkSpec::default(),
+        ));
+        assert!(!row.ready);
+        let status = Status {
+            links: vec![row],
+            ..Status::default()
+        };
+        assert!(
+            text(&status).contains("is the operator running?"),
+            "{}",
+            text(&status)
+        );
+    }
+}
