@@ -166,3 +166,6 @@ fn own_plan<'a>(plans: &'a Plans, peer: Option<&AcceptedPeer>) -> Option<&'a Arc
         .or_else(|| with_peer(&|plan, peer| plan.cluster(&peer.cluster).is_some()))
         .or_else(|| plans.values().next())
 }
+
+#[cfg(test)]
+mod tests;

@@ -280,3 +280,6 @@ impl Index {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,8 @@
 pub mod cleanup;
 pub mod desired;
 pub mod facts;
+#[cfg(test)]
+mod fixture;
 pub mod identity;
 pub mod index;
 pub mod memory;

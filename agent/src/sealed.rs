@@ -93,3 +93,6 @@ fn unseal(sealed: &SealedSecret, identity: &Identity) -> Result<Keys, String> {
 fn decode(text: &str) -> Option<[u8; 32]> {
     BASE64_STANDARD.decode(text).ok()?.try_into().ok()
 }
+
+#[cfg(test)]
+mod tests;
