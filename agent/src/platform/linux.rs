@@ -492,7 +492,7 @@ fn writing(change: &str, source: std::io::Error) -> PlatformError {
 
 fn failed(change: &Change, source: Cause) -> PlatformError {
     PlatformError::Write {
-        change: format!("{change:?}"),
+        change: change.to_string(),
         source,
     }
 }

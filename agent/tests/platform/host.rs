@@ -8,7 +8,7 @@ use tieline_agent::platform::{Platform, Secrets};
 use tieline_core::cidr::{Family, Prefix};
 use tieline_core::host::{
     Change, Device, DeviceName, HostState, KeySource, METRIC_GUARD, METRIC_REMOTE, Route, RouteKey,
-    Rule, Selector, TABLE_GUARD, TABLE_INNER, TABLE_MAIN, TABLE_REMOTE, Target, WgPeer,
+    Rule, Selector, TABLE_GUARD, TABLE_INNER, TABLE_MAIN, TABLE_REMOTE, Target, WgPeer, diff,
 };
 use tieline_core::keys::PublicKey;
 
@@ -249,7 +249,7 @@ pub(crate) async fn open(state_dir: &Path, extra_underlay: &[&str]) -> Linux {
 /// One turn of the agent: observe, compare, apply. Gives the changes that it took.
 pub(crate) async fn reach(linux: &mut Linux, wanted: &HostState, secrets: &Secrets) -> Vec<Change> {
     let seen = linux.observe().await.unwrap();
-    let changes = naive(&seen.state, wanted);
+    let changes = diff(&seen.state, &seen.liveness, wanted);
     let failures = linux.apply(&changes, secrets).await;
     for failure in &failures {
         eprintln!(
@@ -303,92 +303,4 @@ pub(crate) fn state_dir() -> tempfile::TempDir {
 /// Keys of an observed device's peers.
 pub(crate) fn peers_of(state: &HostState, device: &str) -> BTreeSet<PublicKey> {
     state.devices[&name(device)].peers.keys().copied().collect()
-}
-
-fn naive(seen: &HostState, wanted: &HostState) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for (path, value) in &wanted.sysctls {
-        if !path.contains("tie") && seen.sysctls.get(path) != Some(value) {
-            changes.push(Change::SetSysctl {
-                path: path.clone(),
-                value: value.clone(),
-            });
-        }
-    }
-    for (n, d) in &wanted.devices {
-        match seen.devices.get(n) {
-            None => changes.push(Change::CreateDevice(*n, Box::new(d.clone()))),
-            Some(s)
-                if (s.public_key, s.port, s.fwmark, s.mtu, &s.key)
-                    != (d.public_key, d.port, d.fwmark, d.mtu, &d.key) =>
-            {
-                changes.push(Change::ConfigureDevice(*n, Box::new(d.clone())))
-            }
-            _ => {}
-        }
-        let empty = Device {
-            addresses: BTreeSet::new(),
-            peers: BTreeMap::new(),
-            ..d.clone()
-        };
-        let s = seen.devices.get(n).unwrap_or(&empty);
-        for a in s.addresses.difference(&d.addresses) {
-            changes.push(Change::RemoveAddress(*n, *a));
-        }
-        for a in d.addresses.difference(&s.addresses) {
-            changes.push(Change::AddAddress(*n, *a));
-        }
-        for k in s.peers.keys().filter(|k| !d.peers.contains_key(k)) {
-            changes.push(Change::RemovePeer {
-                device: *n,
-                key: *k,
-            });
-        }
-        for (k, p) in &d.peers {
-            if s.peers.get(k).is_none_or(|q| {
-                (&q.allowed_ips, q.keepalive, &q.preshared_key)
-                    != (&p.allowed_ips, p.keepalive, &p.preshared_key)
-            }) {
-                changes.push(Change::PutPeer {
-                    device: *n,
-                    key: *k,
-                    peer: Box::new(p.clone()),
-                });
-            }
-        }
-    }
-    for (path, value) in &wanted.sysctls {
-        if path.contains("tie") && seen.sysctls.get(path) != Some(value) {
-            changes.push(Change::SetSysctl {
-                path: path.clone(),
-                value: value.clone(),
-            });
-        }
-    }
-    for (k, r) in &wanted.routes {
-        if seen.routes.get(k) != Some(r) {
-            changes.push(Change::PutRoute(*k, r.clone()));
-        }
-    }
-    for r in wanted.rules.difference(&seen.rules) {
-        changes.push(Change::AddRule(r.clone()));
-    }
-    for k in seen
-        .devices
-        .keys()
-        .filter(|k| !wanted.devices.contains_key(k))
-    {
-        changes.push(Change::RemoveDevice(*k));
-    }
-    for k in seen
-        .routes
-        .keys()
-        .filter(|k| !wanted.routes.contains_key(k))
-    {
-        changes.push(Change::RemoveRoute(*k));
-    }
-    for r in seen.rules.difference(&wanted.rules) {
-        changes.push(Change::RemoveRule(r.clone()));
-    }
-    changes
 }

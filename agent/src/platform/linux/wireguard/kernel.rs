@@ -111,14 +111,14 @@ impl Kernel {
                 return changes.iter().map(|_| Err(text.clone().into())).collect();
             }
         };
-        let before: BTreeMap<PublicKey, PrefixSet> = before
+        let mut before: BTreeMap<PublicKey, PrefixSet> = before
             .peers
             .iter()
             .filter_map(|peer| Some((key_of(&peer.config.public_key)?, prefixes(peer))))
             .collect();
         let builders: Vec<Vec<PeerConfigBuilder>> = changes
             .iter()
-            .map(|change| builders(change, &before))
+            .map(|change| builders(change, &mut before))
             .collect();
         if apply(name, builders.concat()).await.is_ok() {
             return changes.iter().map(|_| Ok(())).collect();
@@ -151,13 +151,14 @@ fn interface(name: DeviceName) -> io::Result<InterfaceName> {
 }
 
 /// One change as messages: the first replaces the allowed IPs only when some have to go, since the peer is without any for
-/// a moment then; further ones add what did not fit.
+/// a moment then; further ones add what did not fit. `before` is what each peer is allowed, and is kept in step.
 fn builders(
     change: &PeerChange<'_>,
-    before: &BTreeMap<PublicKey, PrefixSet>,
+    before: &mut BTreeMap<PublicKey, PrefixSet>,
 ) -> Vec<PeerConfigBuilder> {
     match change {
         PeerChange::Remove(key) => {
+            before.remove(key);
             // Removing a peer that is not there would add and remove it: harmless.
             vec![PeerConfigBuilder::new(&Key(*key.as_bytes())).remove()]
         }
@@ -167,7 +168,9 @@ fn builders(
             preshared_key,
         } => {
             let raw = Key(*key.as_bytes());
-            let old = before.get(key).cloned().unwrap_or_default();
+            let old = before
+                .insert(*key, peer.allowed_ips.clone())
+                .unwrap_or_default();
             let shrinks = old
                 .iter()
                 .any(|prefix| !peer.allowed_ips.iter().any(|new| new == prefix));
