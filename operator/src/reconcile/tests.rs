@@ -1,1 +1,238 @@
 #![allow(clippy::unwrap_used)]
+use super::*;
+use serde_json::{Value, json};
+use tieline_crds::{Cluster, ClusterLink, NetworkPlan, Site};
+
+/// An API server for the pure part: objects go in as JSON, and what a pass would write goes in again.
+struct Bench {
+    index: Index,
+    keeper: Keeper,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let keeper = Keeper {
+            cluster: "shop".parse().unwrap(),
+            fresh: Lineage::new("lineage1").unwrap(),
+            memory: Memory::default(),
+            seen: Seen::default(),
+        };
+        let mut bench = Self {
+            index: Index::default(),
+            keeper,
+        };
+        bench.put::<Cluster>(json!({"metadata": {"name": "shop"}, "spec": {"sites": {"fromNodeLabel": "site"}, "pods": {"assign": true}}}));
+        bench.put::<ClusterLink>(json!({
+            "metadata": {"name": "acme"},
+            "spec": {"addressing": {"podPools": ["10.64.0.0/10"]}, "members": {"clusters": ["shop"], "sites": ["berlin"]}},
+        }));
+        bench.put::<Site>(
+            json!({"metadata": {"name": "berlin"}, "spec": {"cidrs": ["192.168.0.0/24"]}}),
+        );
+        for (node, site, last) in [("b1", "berlin", 1), ("b2", "berlin", 2), ("o1", "oslo", 3)] {
+            bench.node(node, site, last);
+        }
+        bench
+    }
+
+    fn put<K: crate::index::Indexed + serde::de::DeserializeOwned>(&mut self, object: Value) {
+        self.index
+            .apply::<K>(serde_json::from_value(object).unwrap());
+    }
+
+    fn node(&mut self, name: &str, site: &str, last: u8) {
+        self.put::<Node>(json!({
+            "metadata": {"name": name, "labels": {"site": site}},
+            "status": {"addresses": [{"type": "InternalIP", "address": format!("192.0.2.{last}")}],
+                       "conditions": [{"type": "Ready", "status": "True"}]},
+        }));
+    }
+
+    /// One pass without IO; returns what it would have written.
+    fn pass(&mut self) -> (Decided, usize) {
+        let mut decided = decide(&self.index, &mut self.keeper);
+        assert_eq!(decided.trouble, None);
+        let mut writes = 0;
+        for ledger in ledgers(&self.index, &decided.proposal) {
+            writes += 1;
+            self.index.apply(ledger);
+        }
+        for (name, spec) in plans(&self.index, &mut decided) {
+            writes += 1;
+            self.index.apply(NetworkPlan::new(&name, spec));
+        }
+        for (node, cidrs) in pod_cidrs(&self.index, &decided.proposal) {
+            writes += 1;
+            let mut node = Node::clone(&node);
+            node.spec.get_or_insert_default().pod_cidrs =
+                Some(cidrs.iter().map(ToString::to_string).collect());
+            self.index.apply(node);
+        }
+        for (name, spec) in peers(&self.index, &decided.accepted.peers) {
+            writes += 1;
+            self.index.apply(Peer::new(&name, spec));
+        }
+        for gone in gone(&self.index, &decided) {
+            writes += 1;
+            match gone {
+                Gone::Plan(plan) => drop(self.index.delete(&*plan)),
+                Gone::Peer(peer) => drop(self.index.delete(&*peer)),
+            }
+        }
+        (decided, writes)
+    }
+
+    fn peers(&self) -> Vec<&str> {
+        self.index.peers.iter().map(|(name, _)| name).collect()
+    }
+}
+
+#[test]
+fn a_second_pass_writes_nothing() {
+    let mut bench = Bench::new();
+    let (_, writes) = bench.pass();
+    assert_eq!(
+        writes,
+        2 + 1 + 3 + 3,
+        "two ledgers, a plan, three podCIDRs, three Peers"
+    );
+    assert_eq!(bench.pass().1, 0);
+    let mut again = Keeper {
+        memory: Memory::default(),
+        seen: Seen::default(),
+        ..bench.keeper
+    };
+    std::mem::swap(&mut again.fresh, &mut Lineage::new("lineage2").unwrap());
+    bench.keeper = again;
+    assert_eq!(
+        bench.pass().1,
+        0,
+        "nor does the first pass of another process"
+    );
+}
+
+#[test]
+fn an_object_that_becomes_unreadable_keeps_its_last_form() {
+    let mut bench = Bench::new();
+    bench.pass();
+    bench.put::<Cluster>(json!({"metadata": {"name": "shop"}, "spec": {"sites": {}}}));
+    let (decided, writes) = bench.pass();
+    assert_eq!(writes, 0);
+    assert_eq!(decided.world.invalid[0].field, "spec.sites");
+    bench.node("o2", "oslo", 9);
+    bench.pass();
+    assert!(bench.peers().contains(&"shop.o2"), "the others go on");
+}
+
+#[test]
+fn at_a_start_a_link_with_an_unreadable_applied_member_is_set_aside_and_nothing_is_withdrawn() {
+    let mut bench = Bench::new();
+    bench.pass();
+    bench.keeper.memory = Memory::default();
+    bench.put::<Cluster>(json!({"metadata": {"name": "shop"}, "spec": {"sites": {}}}));
+    let (decided, writes) = bench.pass();
+    assert_eq!(writes, 0);
+    assert!(
+        decided
+            .world
+            .aside
+            .values()
+            .next()
+            .unwrap()
+            .contains("spec.sites")
+    );
+    assert_eq!(bench.peers().len(), 3);
+    bench.put::<ClusterLink>(json!({"metadata": {"name": "acme"}, "spec": {"members": {}}}));
+    assert_eq!(
+        bench.pass().1,
+        0,
+        "an unreadable link withdraws nothing either"
+    );
+}
+
+#[test]
+fn an_unreadable_ledger_stops_everything_and_is_named() {
+    let mut bench = Bench::new();
+    bench.pass();
+    let mut ledger = AddressLedger::clone(bench.index.ledgers.get("hub").unwrap());
+    ledger.spec.grants[0].prefix = "10.64.0.1/16".into();
+    bench.index.apply(ledger);
+    let decided = decide(&bench.index, &mut bench.keeper);
+    let (reason, message) = decided.trouble.unwrap();
+    assert_eq!(reason, "RecordUnreadable");
+    assert!(
+        message.contains("AddressLedger hub: spec.grants[0].prefix"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_deleted_link_withdraws_plan_and_peers_and_keeps_the_grants() {
+    let mut bench = Bench::new();
+    bench.pass();
+    let grants = bench
+        .index
+        .ledgers
+        .get("cluster-shop")
+        .unwrap()
+        .spec
+        .grants
+        .clone();
+    let link = ClusterLink::clone(bench.index.links.get("acme").unwrap());
+    bench.index.delete(&link);
+    bench.pass();
+    assert!(bench.peers().is_empty() && bench.index.plans.is_empty());
+    assert_eq!(
+        bench.index.ledgers.get("cluster-shop").unwrap().spec.grants,
+        grants
+    );
+}
+
+#[test]
+fn a_node_that_waits_keeps_its_peer_and_one_that_is_gone_does_not() {
+    let mut bench = Bench::new();
+    bench.pass();
+    // Its label is no valid site any more: it waits.
+    let mut node = Node::clone(bench.index.nodes.get("o1").unwrap());
+    node.metadata.labels = Some([("site".to_owned(), "Not A Name".to_owned())].into());
+    bench.index.apply(node.clone());
+    bench.pass();
+    assert!(bench.peers().contains(&"shop.o1"));
+    bench.index.delete(&node);
+    bench.pass();
+    assert!(!bench.peers().contains(&"shop.o1"));
+}
+
+#[test]
+fn pods_assign_is_refused_while_another_manager_owns_a_pod_cidr() {
+    let mut bench = Bench::new();
+    bench.put::<Node>(json!({
+        "metadata": {"name": "b2", "labels": {"site": "berlin"}, "managedFields": [
+            {"manager": "kube-controller-manager", "fieldsV1": {"f:spec": {"f:podCIDR": {}}}},
+        ]},
+        "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24"]},
+    }));
+    let (decided, _) = bench.pass();
+    let refusal = decided
+        .refusals()
+        .find(|it| it.reason == "OtherPodCidrManager")
+        .unwrap();
+    assert!(
+        refusal
+            .message
+            .contains("kube-controller-manager owns the podCIDR of b2"),
+        "{}",
+        refusal.message
+    );
+    assert!(
+        decided
+            .proposal
+            .nodes
+            .values()
+            .all(|node| node.assign.is_empty())
+    );
+    assert_eq!(
+        bench.index.peers.get("shop.b2").unwrap().spec.pod_cidrs,
+        ["10.244.0.0/24"]
+    );
+}

@@ -1,0 +1,183 @@
+//! Several operators, crashes, outages and restored backups.
+
+use crate::Tests;
+use crate::claims::all_agents;
+use crate::stage::Stage;
+use anyhow::{Result, ensure};
+use std::time::Duration;
+
+pub(crate) fn tests() -> Tests {
+    vec![
+        (
+            "availability: of two operators one writes; the other takes over when it ends, and when it dies",
+            two_operators,
+        ),
+        (
+            "availability: after an outage of the API server the operator goes on",
+            outage,
+        ),
+        (
+            "availability: the operator writes nothing to an older schema",
+            older_schema,
+        ),
+        (
+            "restore: a plan that is older than what agents carry freezes new grants until an administrator accepts",
+            restored,
+        ),
+    ]
+}
+
+fn two_operators() -> Result<()> {
+    let mut stage = Stage::three_sites()?;
+    let second = stage.start("second", &[])?;
+    stage.eventually("the second operator waits", || {
+        Ok(stage.log(second)?.contains("waiting to lead"))
+    })?;
+    std::thread::sleep(Duration::from_secs(4));
+    ensure!(
+        !stage.log(second)?.contains("lease: leading")
+            && !stage.log(second)?.contains(" leading identity"),
+        "two lead"
+    );
+    stage.node("oslo-3", "oslo")?;
+    stage.eventually("a Peer for oslo-3", || {
+        Ok(!stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null())
+    })?;
+    stage.settled()?;
+    ensure!(holder(&stage)? == "first", "the Lease changed hands");
+
+    stage.stop(0)?;
+    stage.eventually("the second leads", || Ok(holder(&stage)? == "second"))?;
+    stage.node("oslo-4", "oslo")?;
+    stage.eventually("a Peer for oslo-4", || {
+        Ok(!stage.get("peers.tieline.dev", "shop.oslo-4")?.is_null())
+    })?;
+
+    stage.start("third", &[])?;
+    stage.kill(second)?;
+    stage.eventually("the third leads", || Ok(holder(&stage)? == "third"))?;
+    stage.node("oslo-5", "oslo")?;
+    stage.eventually("a Peer for oslo-5", || {
+        Ok(!stage.get("peers.tieline.dev", "shop.oslo-5")?.is_null())
+    })
+}
+
+fn holder(stage: &Stage) -> Result<String> {
+    stage.kubectl(&[
+        "get",
+        "lease",
+        "tieline-operator",
+        "-n",
+        "tieline-system",
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ])
+}
+
+fn outage() -> Result<()> {
+    let mut stage = Stage::three_sites()?;
+    stage.control_plane.stop();
+    std::thread::sleep(Duration::from_secs(5));
+    stage.control_plane.start_again()?;
+    stage.node("oslo-3", "oslo")?;
+    stage.eventually("a Peer for oslo-3", || {
+        Ok(!stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null())
+    })?;
+    stage.settled()?;
+    stage.quiet_for(Duration::from_secs(3))
+}
+
+fn older_schema() -> Result<()> {
+    let mut stage = Stage::new()?;
+    stage.kubectl(&[
+        "annotate",
+        "crd",
+        "peers.tieline.dev",
+        "tieline.dev/schema=0",
+        "--overwrite",
+    ])?;
+    let mark = stage.audit_mark();
+    let operator = stage.start("first", &[])?;
+    stage.node("oslo-1", "oslo")?;
+    stage.apply_path(&crate::stage::repository().join("examples/three-sites/network.yaml"))?;
+    stage.eventually("the operator says what is wrong", || {
+        let log = stage.log(operator)?;
+        Ok(log.contains("peers.tieline.dev has schema") && log.contains("apply the CRDs"))
+    })?;
+    std::thread::sleep(Duration::from_secs(2));
+    let writes: Vec<String> = stage
+        .operator_writes(mark)?
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    ensure!(
+        writes.is_empty(),
+        "written to an older schema: {}",
+        writes.join("; ")
+    );
+    stage.kubectl(&[
+        "annotate",
+        "crd",
+        "peers.tieline.dev",
+        "tieline.dev/schema=1",
+        "--overwrite",
+    ])?;
+    stage.eventually("a Peer once the schema is new enough", || {
+        Ok(!stage.get("peers.tieline.dev", "shop.oslo-1")?.is_null())
+    })
+}
+
+fn restored() -> Result<()> {
+    let stage = Stage::three_sites()?;
+    all_agents(&stage)?;
+    stage.eventually_condition("clusterlinks.tieline.dev", "acme", "Ready", "True/")?;
+    // An agent that carries revision 40 is what a restored backup looks like from inside.
+    stage.claim("paris-2", 6, 40)?;
+    stage.eventually_condition(
+        "addressledgers.tieline.dev",
+        "cluster-shop",
+        "Frozen",
+        "True/RevisionBehind",
+    )?;
+    stage.node("oslo-3", "oslo")?;
+    stage.eventually("oslo-3 waits", || {
+        Ok(
+            stage.get("clusterlinks.tieline.dev", "acme")?["status"]["notReady"]
+                .to_string()
+                .contains("LedgerFrozen"),
+        )
+    })?;
+    stage.settled()?;
+    ensure!(
+        stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null(),
+        "a frozen ledger granted"
+    );
+    ensure!(
+        stage.list("peers.tieline.dev")?.len() == 6,
+        "a frozen ledger withdrew"
+    );
+
+    for ledger in ["hub", "cluster-shop"] {
+        stage.kubectl(&[
+            "annotate",
+            "addressledgers.tieline.dev",
+            ledger,
+            "tieline.dev/accept-restore=40",
+        ])?;
+    }
+    stage.eventually("oslo-3 gets its Peer", || {
+        Ok(!stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null())
+    })?;
+    let revision = stage.get("networkplans.tieline.dev", "acme")?["spec"]["revision"].clone();
+    ensure!(
+        revision.as_u64() > Some(40),
+        "agents that carry 40 would refuse revision {revision}"
+    );
+    stage.eventually_condition(
+        "addressledgers.tieline.dev",
+        "cluster-shop",
+        "Frozen",
+        "False/UpToDate",
+    )?;
+    Ok(())
+}

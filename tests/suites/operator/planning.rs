@@ -1,0 +1,390 @@
+//! From intents and Nodes to ledgers, plan, podCIDRs and Peers, and what is said when that is not possible.
+
+use crate::Tests;
+use crate::stage::{NODES, Stage, repository};
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+pub(crate) fn tests() -> Tests {
+    vec![
+        (
+            "planning: three sites become ledgers, a plan, podCIDRs and Peers",
+            three_sites,
+        ),
+        ("planning: without a change nothing is written", quiet),
+        (
+            "planning: a node that joins gets its podCIDR and Peer, and changes nobody else's",
+            join,
+        ),
+        (
+            "planning: what a link uses is labelled and kept, and freed when the link is gone; grants stay",
+            removal,
+        ),
+        (
+            "planning: a podCIDR of another manager makes pods.assign refused, and is respected",
+            other_manager,
+        ),
+        (
+            "planning: overlapping ranges are refused with both sides named, and the others go on",
+            overlap,
+        ),
+        (
+            "planning: mode Plan shows what would change and changes nothing",
+            plan_mode,
+        ),
+    ]
+}
+
+fn pod_cidrs(stage: &Stage) -> Result<Vec<(String, String)>> {
+    let nodes = stage.list("nodes")?;
+    Ok(nodes
+        .iter()
+        .filter_map(|node| {
+            Some((
+                node["metadata"]["name"].as_str()?.to_owned(),
+                node["spec"]["podCIDR"].as_str()?.to_owned(),
+            ))
+        })
+        .collect())
+}
+
+fn three_sites() -> Result<()> {
+    let stage = Stage::three_sites()?;
+    let cidrs = pod_cidrs(&stage)?;
+    ensure!(cidrs.len() == 6, "podCIDRs: {cidrs:?}");
+    let distinct: BTreeSet<&String> = cidrs.iter().map(|(_, cidr)| cidr).collect();
+    ensure!(
+        distinct.len() == 6 && cidrs.iter().all(|(_, cidr)| cidr.starts_with("10.64.")),
+        "podCIDRs: {cidrs:?}"
+    );
+
+    let hub = stage.get("addressledgers.tieline.dev", "hub")?;
+    ensure!(
+        grants(&hub, "Cluster", "shop")
+            .iter()
+            .any(|it| it["prefix"] == "10.64.0.0/16"),
+        "hub: {hub:#}"
+    );
+    let ledger = stage.get("addressledgers.tieline.dev", "cluster-shop")?;
+    for (node, cidr) in &cidrs {
+        let held = grants(&ledger, "Node", node);
+        ensure!(
+            held.iter()
+                .any(|it| it["prefix"] == json!(cidr) && it["use"] == "Pod"),
+            "{node} holds {held:?}, not {cidr}"
+        );
+        let peer = stage.get("peers.tieline.dev", &format!("shop.{node}"))?;
+        ensure!(
+            peer["spec"]["podCidrs"] == json!([cidr]),
+            "Peer of {node}: {peer:#}"
+        );
+    }
+    for (node, site) in NODES {
+        let peer = stage.get("peers.tieline.dev", &format!("shop.{node}"))?;
+        ensure!(
+            peer["spec"]["site"] == site && peer["spec"]["segment"] == format!("shop.{site}"),
+            "Peer of {node}: {peer:#}"
+        );
+    }
+    let plan = stage.get("networkplans.tieline.dev", "acme")?;
+    ensure!(
+        plan["spec"]["segments"].as_array().map(Vec::len) == Some(3),
+        "plan: {plan:#}"
+    );
+    ensure!(plan["spec"]["vpns"][0]["name"] == "hq", "plan: {plan:#}");
+
+    // Nobody has an agent yet, and the status says so.
+    stage.eventually_condition(
+        "clusterlinks.tieline.dev",
+        "acme",
+        "Planned",
+        "True/Planned",
+    )?;
+    stage.eventually_condition(
+        "clusterlinks.tieline.dev",
+        "acme",
+        "Ready",
+        "False/AgentsBehind: 0 of 6 nodes carry the plan",
+    )?;
+    let link = stage.get("clusterlinks.tieline.dev", "acme")?;
+    ensure!(
+        link["status"]["members"] == json!({"total": 2, "ready": 0}),
+        "link: {:#}",
+        link["status"]
+    );
+    let reasons: BTreeSet<&str> = link["status"]["notReady"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|it| it["reason"].as_str())
+        .collect();
+    ensure!(reasons.contains("NoAgent"), "link: {:#}", link["status"]);
+    let cluster = stage.get("clusters.tieline.dev", "shop")?;
+    ensure!(
+        cluster["status"]["granted"]["podCidrs"] == json!(["10.64.0.0/16"]),
+        "cluster: {:#}",
+        cluster["status"]
+    );
+    ensure!(
+        cluster["status"]["nodes"] == json!({"total": 6, "ready": 0}),
+        "cluster: {:#}",
+        cluster["status"]
+    );
+    let site = stage.get("sites.tieline.dev", "berlin")?;
+    ensure!(
+        site["status"]["gateways"].as_array().map(Vec::len) == Some(1),
+        "site: {:#}",
+        site["status"]
+    );
+    let events = stage.kubectl(&[
+        "get",
+        "events",
+        "-A",
+        "-o",
+        "jsonpath={range .items[*]}{.reason} {end}",
+    ])?;
+    ensure!(
+        events.contains("PodCidrAssigned") && events.contains("GatewayElected"),
+        "Events: {events}"
+    );
+    Ok(())
+}
+
+fn grants<'a>(ledger: &'a Value, kind: &str, name: &str) -> Vec<&'a Value> {
+    let all = ledger["spec"]["grants"].as_array().into_iter().flatten();
+    all.filter(|it| it["owner"]["kind"] == kind && it["owner"]["name"] == name)
+        .collect()
+}
+
+fn quiet() -> Result<()> {
+    let mut stage = Stage::three_sites()?;
+    stage.quiet_for(Duration::from_secs(10))?;
+    // A heartbeat of a kubelet is no change.
+    let mark = stage.audit_mark();
+    stage.kubectl(&["annotate", "node", "oslo-1", "example.com/heartbeat=1"])?;
+    // Nor is a start.
+    stage.stop(0)?;
+    let second = stage.start("second", &["--resync", "1"])?;
+    stage.eventually("the second operator leads", || {
+        Ok(stage.log(second)?.contains("leading"))
+    })?;
+    std::thread::sleep(Duration::from_secs(4));
+    let writes: Vec<String> = stage
+        .operator_writes(mark)?
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    ensure!(
+        writes.is_empty(),
+        "written without a reason: {}",
+        writes.join("; ")
+    );
+    Ok(())
+}
+
+fn join() -> Result<()> {
+    let stage = Stage::three_sites()?;
+    let before = stage.list("peers.tieline.dev")?;
+    let plan = stage.get("networkplans.tieline.dev", "acme")?;
+    stage.node("oslo-3", "oslo")?;
+    stage.eventually("a seventh Peer", || {
+        Ok(!stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null())
+    })?;
+    stage.settled()?;
+    ensure!(
+        !stage.get("nodes", "oslo-3")?["spec"]["podCIDR"].is_null(),
+        "oslo-3 has no podCIDR"
+    );
+    let after = stage.list("peers.tieline.dev")?;
+    for peer in before {
+        ensure!(
+            after.iter().any(|it| it["spec"] == peer["spec"]),
+            "changed: {:#}",
+            peer["spec"]
+        );
+    }
+    let now = stage.get("networkplans.tieline.dev", "acme")?;
+    ensure!(
+        now["spec"] == plan["spec"],
+        "a join inside the site's chunk changed the plan"
+    );
+
+    stage.kubectl(&["delete", "node", "oslo-3"])?;
+    stage.eventually("the Peer of a deleted node is gone", || {
+        Ok(stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null())
+    })
+}
+
+fn removal() -> Result<()> {
+    let stage = Stage::three_sites()?;
+    for (kind, name) in [
+        ("clusters.tieline.dev", "shop"),
+        ("sites.tieline.dev", "berlin"),
+        ("vpnattachments.tieline.dev", "hq"),
+    ] {
+        let object = stage.get(kind, name)?;
+        ensure!(
+            object["metadata"]["labels"]["tieline.dev/in-use"] == "true",
+            "{kind} {name}: {:#}",
+            object["metadata"]
+        );
+        let refusal = stage.kubectl(&["delete", kind, name, "--wait=false"]);
+        ensure!(refusal.is_err(), "{kind} {name} was deleted while in use");
+    }
+    let ledger = stage.get("addressledgers.tieline.dev", "cluster-shop")?["spec"]["grants"].clone();
+    stage.kubectl(&["delete", "clusterlinks.tieline.dev", "acme"])?;
+    stage.eventually("plan and Peers are withdrawn", || {
+        Ok(stage.list("peers.tieline.dev")?.is_empty()
+            && stage.list("networkplans.tieline.dev")?.is_empty())
+    })?;
+    stage.settled()?;
+    let after = stage.get("addressledgers.tieline.dev", "cluster-shop")?["spec"]["grants"].clone();
+    ensure!(
+        after == ledger,
+        "grants changed with the link's end:\n{ledger:#}\n{after:#}"
+    );
+    for (kind, name) in [
+        ("clusters.tieline.dev", "shop"),
+        ("sites.tieline.dev", "berlin"),
+        ("vpnattachments.tieline.dev", "hq"),
+    ] {
+        stage.kubectl(&["delete", kind, name])?;
+    }
+
+    // Back again, with the same addresses.
+    let cidrs = pod_cidrs(&stage)?;
+    stage.apply_path(&repository().join("examples/three-sites/network.yaml"))?;
+    stage.eventually("six Peers again", || {
+        Ok(stage.list("peers.tieline.dev")?.len() == 6)
+    })?;
+    for (node, cidr) in cidrs {
+        let peer = stage.get("peers.tieline.dev", &format!("shop.{node}"))?;
+        ensure!(
+            peer["spec"]["podCidrs"] == json!([cidr]),
+            "{node} had {cidr}: {:#}",
+            peer["spec"]
+        );
+    }
+    Ok(())
+}
+
+fn other_manager() -> Result<()> {
+    let stage = Stage::with_operator()?;
+    stage.create(&json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "berlin-1", "labels": {"topology.kubernetes.io/region": "berlin"}},
+        "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24"]},
+    }))?;
+    stage.ready("berlin-1", true, "192.0.2.11")?;
+    stage.node("oslo-1", "oslo")?;
+    stage.preshared_key("hq-psk")?;
+    stage.apply_path(&repository().join("examples/three-sites/network.yaml"))?;
+    stage.eventually_condition(
+        "clusters.tieline.dev",
+        "shop",
+        "Accepted",
+        "False/OtherPodCidrManager",
+    )?;
+    stage.eventually_condition(
+        "clusters.tieline.dev",
+        "shop",
+        "Accepted",
+        "owns the podCIDR of berlin-1",
+    )?;
+    stage.settled()?;
+    ensure!(
+        stage.get("nodes", "oslo-1")?["spec"]["podCIDR"].is_null(),
+        "oslo-1 was given a podCIDR beside another manager's"
+    );
+    let peer = stage.get("peers.tieline.dev", "shop.berlin-1")?;
+    ensure!(
+        peer["spec"]["podCidrs"] == json!(["10.244.0.0/24"]),
+        "the range in use was not imported: {peer:#}"
+    );
+    let link = stage.get("clusterlinks.tieline.dev", "acme")?;
+    let text = link["status"]["notReady"].to_string();
+    ensure!(
+        text.contains("oslo-1"),
+        "nothing says why oslo-1 waits: {text}"
+    );
+    Ok(())
+}
+
+fn overlap() -> Result<()> {
+    let stage = Stage::three_sites()?;
+    let cidrs = pod_cidrs(&stage)?;
+    stage.apply(
+        "{apiVersion: tieline.dev/v1alpha1, kind: Cluster, metadata: {name: depot}, spec: {sites: {name: rome}, pods: {cidrs: [10.64.0.0/16]}}}",
+    )?;
+    let members =
+        json!({"spec": {"members": {"clusters": ["shop", "depot"], "vpnAttachments": ["hq"]}}});
+    stage.kubectl(&[
+        "patch",
+        "clusterlinks.tieline.dev",
+        "acme",
+        "--type=merge",
+        "-p",
+        &members.to_string(),
+    ])?;
+    stage.eventually_condition("clusters.tieline.dev", "depot", "Accepted", "False/")?;
+    let message = stage.condition("clusters.tieline.dev", "depot", "Accepted")?;
+    ensure!(
+        message.contains("10.64.0.0/16") && message.contains("shop"),
+        "both sides must be named: {message}"
+    );
+    stage.settled()?;
+    ensure!(
+        pod_cidrs(&stage)? == cidrs && stage.list("peers.tieline.dev")?.len() == 6,
+        "the refusal of depot moved shop"
+    );
+    stage.eventually_condition("clusterlinks.tieline.dev", "acme", "Ready", "False/")
+}
+
+fn plan_mode() -> Result<()> {
+    let stage = Stage::three_sites()?;
+    let plan = stage.get("networkplans.tieline.dev", "acme")?;
+    let patch = json!({"spec": {"mode": "Plan", "topology": {"gatewaysPerSite": 2}}});
+    stage.kubectl(&[
+        "patch",
+        "clusterlinks.tieline.dev",
+        "acme",
+        "--type=merge",
+        "-p",
+        &patch.to_string(),
+    ])?;
+    stage.eventually_condition(
+        "clusterlinks.tieline.dev",
+        "acme",
+        "Planned",
+        "False/Withheld: mode is Plan: set it to Apply for:",
+    )?;
+    stage.settled()?;
+    ensure!(
+        stage.get("networkplans.tieline.dev", "acme")?["spec"] == plan["spec"],
+        "mode Plan changed the plan"
+    );
+    ensure!(
+        stage.list("peers.tieline.dev")?.len() == 6,
+        "mode Plan withdrew Peers"
+    );
+    stage.kubectl(&[
+        "patch",
+        "clusterlinks.tieline.dev",
+        "acme",
+        "--type=merge",
+        "-p",
+        r#"{"spec": {"mode": "Apply"}}"#,
+    ])?;
+    stage.eventually("two gateways in each segment", || {
+        let plan = stage.get("networkplans.tieline.dev", "acme")?;
+        let segments = plan["spec"]["segments"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        Ok(segments
+            .iter()
+            .all(|it| it["gateways"].as_array().map(Vec::len) == Some(2)))
+    })
+}
