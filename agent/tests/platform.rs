@@ -11,6 +11,8 @@ mod host;
 mod pair;
 #[path = "platform/single.rs"]
 mod single;
+#[path = "platform/walls.rs"]
+mod walls;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::Command;
@@ -22,7 +24,7 @@ const INSIDE: &str = "TIELINE_PLATFORM_TEST";
 type Test = (&'static str, fn());
 
 fn main() {
-    let tests: Vec<Test> = single::TESTS.iter().chain(pair::TESTS).copied().collect();
+    let tests: Vec<Test> = [single::TESTS, walls::TESTS, pair::TESTS].concat();
     if let Ok(name) = std::env::var(INSIDE) {
         match tests.iter().find(|test| test.0 == name) {
             Some((_, run)) => return run(),

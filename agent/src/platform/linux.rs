@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`wireguard`] | devices and peers: the kernel's, or gotatun in this process |
 //! | [`links`], [`addresses`], [`routes`], [`rules`] | rtnetlink, to and from the model |
-//! | [`firewall`], [`nft`] | our nft tables |
+//! | [`firewall`], [`nft`], [`generation`] | our nft tables, and whether they can have changed |
 //! | [`sysctl`], [`surroundings`], [`watch`] | the rest of the host |
 //! | [`labels`], [`state`] | what the kernel cannot remember |
 //!
@@ -18,6 +18,7 @@
 
 mod addresses;
 mod firewall;
+mod generation;
 mod labels;
 mod links;
 mod netlink;
@@ -31,7 +32,8 @@ mod watch;
 mod wireguard;
 
 use super::{Backend, Observation, Platform, PlatformError, Secrets, Surroundings};
-use firewall::Firewall;
+use firewall::{Basis, Firewall};
+use generation::Generation;
 use labels::Labels;
 use links::{Link, Links};
 use netlink::Netlink;
@@ -88,6 +90,9 @@ pub struct Linux {
     labels: Labels,
     sysctls: Sysctls,
     watch: Watch,
+    generation: Option<Generation>,
+    /// Forward chains of others that drop, and what that depends on.
+    forward_drops: Option<(Basis, BTreeSet<String>)>,
     netdev_egress: bool,
     /// Addresses that peers were last seen at; the underlay has to reach them.
     endpoints: BTreeSet<IpAddr>,
@@ -123,6 +128,8 @@ impl Linux {
             firewall: Firewall::open(options.state_dir.join("firewall.json")),
             labels: Labels::open(options.state_dir.join("labels.json")),
             sysctls: Sysctls::default(),
+            generation: Generation::open().ok(),
+            forward_drops: None,
             endpoints: BTreeSet::new(),
             writes: Arc::default(),
             links: None,
@@ -175,6 +182,26 @@ impl Linux {
             failures.push(writing("remove the file of names", error));
         }
         failures
+    }
+
+    async fn basis(&self, links: &Links) -> Option<Basis> {
+        let generation = self.generation.as_ref()?.read().await?;
+        Some(Basis {
+            generation,
+            links: links.names(),
+        })
+    }
+
+    async fn forward_drops(&mut self, links: &Links) -> std::io::Result<BTreeSet<String>> {
+        let basis = self.basis(links).await;
+        if let (Some((then, drops)), Some(now)) = (&self.forward_drops, &basis)
+            && then == now
+        {
+            return Ok(drops.clone());
+        }
+        let drops = surroundings::forward_drops(&nft::list_chains().await?);
+        self.forward_drops = basis.map(|basis| (basis, drops.clone()));
+        Ok(drops)
     }
 
     async fn observe_devices(&mut self, links: &Links) -> Result<Observation, PlatformError> {
@@ -360,9 +387,10 @@ impl Platform for Linux {
             .await
             .map_err(reading("routes"))?;
         state.rules = rules::read(&self.netlink).await.map_err(reading("rules"))?;
+        let basis = self.basis(&links).await;
         state.firewall = self
             .firewall
-            .observe()
+            .observe(basis)
             .await
             .map_err(reading("nft tables"))?;
         state.sysctls = self.sysctls.read();
@@ -370,14 +398,19 @@ impl Platform for Linux {
     }
 
     async fn surroundings(&mut self) -> Result<Surroundings, PlatformError> {
-        surroundings::read(
+        const WHAT: &str = "the host's own network";
+        let links = Links::read(&self.netlink).await.map_err(reading("links"))?;
+        let mut around = surroundings::read(
             &self.netlink,
+            &links,
             &self.options.extra_underlay,
             &self.endpoints,
-            self.netdev_egress,
         )
         .await
-        .map_err(reading("the host's own network"))
+        .map_err(reading(WHAT))?;
+        around.netdev_egress = self.netdev_egress;
+        around.foreign_forward_drops = self.forward_drops(&links).await.map_err(reading(WHAT))?;
+        Ok(around)
     }
 
     async fn apply(&mut self, changes: &[Change], secrets: &Secrets) -> Vec<PlatformError> {

@@ -2,7 +2,8 @@
 //!
 //! The kernel prints a ruleset in its own words, so what it printed right after a load is kept on disk beside the ruleset;
 //! as long as it prints the same, the tables are as we wrote them. That survives a restart of the agent without a
-//! rewrite, and notices any change by others.
+//! rewrite, and notices any change by others. Listing costs processes, so it is only done when the kernel's ruleset or its
+//! links changed since the last time.
 
 use super::{nft, state};
 use serde::{Deserialize, Serialize};
@@ -20,11 +21,21 @@ struct Loaded {
     listing: String,
 }
 
+/// What a listing depends on: the kernel's rulesets, and links, since a chain that hangs on a device goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Basis {
+    /// Generation of the kernel's rulesets.
+    pub(super) generation: u32,
+    /// Links by index and name.
+    pub(super) links: Vec<(u32, String)>,
+}
+
 /// Our tables, and what we know of them.
 #[derive(Debug)]
 pub(super) struct Firewall {
     file: PathBuf,
     loaded: Option<Loaded>,
+    listed: Option<(Basis, String)>,
 }
 
 impl Firewall {
@@ -32,14 +43,20 @@ impl Firewall {
     pub(super) fn open(file: PathBuf) -> Self {
         Self {
             loaded: state::load(&file),
+            listed: None,
             file,
         }
     }
 
     /// The ruleset in force. Tables that are not as we wrote them are an empty ruleset, which nobody wants, so that they
     /// are replaced or removed; no tables are `None`.
-    pub(super) async fn observe(&self) -> io::Result<Option<Ruleset>> {
-        let listing = list().await?;
+    /// Without a basis, nothing is taken from memory.
+    pub(super) async fn observe(&mut self, basis: Option<Basis>) -> io::Result<Option<Ruleset>> {
+        let listing = match (self.listed.take(), &basis) {
+            (Some((then, listing)), Some(now)) if then == *now => listing,
+            _ => list().await?,
+        };
+        self.listed = basis.map(|basis| (basis, listing.clone()));
         if listing.is_empty() {
             return Ok(None);
         }

@@ -71,6 +71,13 @@ impl Links {
         self.0.values()
     }
 
+    /// Index and name of every link.
+    pub(super) fn names(&self) -> Vec<(u32, String)> {
+        self.iter()
+            .map(|link| (link.index, link.name.clone()))
+            .collect()
+    }
+
     /// Our devices by name.
     pub(super) fn ours(&self) -> BTreeMap<DeviceName, &Link> {
         self.iter()

@@ -23,14 +23,13 @@ pub(super) async fn has_netdev_egress() -> bool {
     nft::would_load(EGRESS_PROBE).await
 }
 
-/// Reads what is around us. `endpoints` are addresses that the underlay has to reach, `extra` devices named by flag.
+/// Reads what routes and links tell of what is around us; nft is asked by others. `endpoints` are addresses that the underlay has to reach, `extra` devices named by flag.
 pub(super) async fn read(
     netlink: &Netlink,
+    links: &Links,
     extra: &BTreeSet<String>,
     endpoints: &BTreeSet<IpAddr>,
-    netdev_egress: bool,
 ) -> io::Result<Surroundings> {
-    let links = Links::read(netlink).await?;
     let all = addresses::read(netlink).await?;
     let mut main = Vec::new();
     for family in Family::BOTH {
@@ -45,10 +44,7 @@ pub(super) async fn read(
             .filter_map(|name| Some(links.by_name(name)?.index)),
     );
 
-    let mut around = Surroundings {
-        netdev_egress,
-        ..Surroundings::default()
-    };
+    let mut around = Surroundings::default();
     for link in indexes.iter().filter_map(|index| links.by_index(*index)) {
         if link.ours().is_some() || link.name == "lo" {
             continue;
@@ -68,7 +64,6 @@ pub(super) async fn read(
             around.accept_ra.insert(link.name.clone(), value);
         }
     }
-    around.foreign_forward_drops = forward_drops(&nft::list_chains().await?);
     Ok(around)
 }
 
@@ -154,7 +149,7 @@ fn link_local(address: IpAddr) -> bool {
 }
 
 /// Base chains on the forward hook that drop by default, except our own.
-fn forward_drops(chains: &serde_json::Value) -> BTreeSet<String> {
+pub(super) fn forward_drops(chains: &serde_json::Value) -> BTreeSet<String> {
     let entries = chains["nftables"]
         .as_array()
         .map(Vec::as_slice)
