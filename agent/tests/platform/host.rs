@@ -10,6 +10,7 @@ use tieline_core::host::{
     Change, Device, DeviceName, HostState, KeySource, METRIC_GUARD, METRIC_REMOTE, Route, RouteKey,
     Rule, Selector, TABLE_GUARD, TABLE_INNER, TABLE_MAIN, TABLE_REMOTE, Target, WgPeer, diff,
 };
+use tieline_core::ids::VpnName;
 use tieline_core::keys::PublicKey;
 
 /// A private key for tests.
@@ -45,6 +46,11 @@ pub(crate) fn secrets(keys: &[(&str, u8)]) -> Secrets {
             .collect(),
         preshared_keys: BTreeMap::new(),
     }
+}
+
+/// The company VPN.
+pub(crate) fn hq() -> VpnName {
+    "hq".parse().unwrap()
 }
 
 /// A device without peers.
@@ -98,7 +104,7 @@ pub(crate) fn by(devices: &[&str]) -> Target {
     Target::Devices(devices.iter().map(|device| name(device)).collect())
 }
 
-/// A node with two outer devices, guard, rules and routes in both families: a bit of everything.
+/// A node with outer, inner and VPN devices, guard, rules and routes in both families: a bit of everything.
 pub(crate) fn gateway() -> HostState {
     let (mesh4, mesh6) = (Some("100.127.0.1"), Some("fd64::1"));
     let addresses = ["100.127.0.1/32", "fd64::1/128"];
@@ -113,6 +119,15 @@ pub(crate) fn gateway() -> HostState {
     );
     tie0.peers
         .insert(public(12), peer(&["10.96.0.0/16"], None, Some(25)));
+    let mut tiev0 = Device {
+        key: KeySource::Attachment(hq()),
+        ..device(4, 21884, &addresses)
+    };
+    let foreign = WgPeer {
+        preshared_key: Some(hq()),
+        ..peer(&["172.16.0.0/16"], None, Some(25))
+    };
+    tiev0.peers.insert(public(13), foreign);
     let rules = Family::BOTH.into_iter().flat_map(|family| {
         let rule = move |preference, selector, table, suppress_prefix_len| Rule {
             preference,
@@ -217,6 +232,7 @@ pub(crate) fn gateway() -> HostState {
             (name("tie0"), tie0),
             (name("tie1"), device(2, 21821, &addresses)),
             (name("tiei0"), device(3, 21852, &addresses)),
+            (name("tiev0"), tiev0),
         ]),
         rules: rules.collect(),
         routes,
@@ -229,7 +245,10 @@ pub(crate) fn gateway() -> HostState {
 
 /// The private keys of [`gateway`]'s devices.
 pub(crate) fn gateway_secrets() -> Secrets {
-    secrets(&[("tie0", 1), ("tie1", 2), ("tiei0", 3)])
+    Secrets {
+        preshared_keys: BTreeMap::from([(hq(), [99; 32])]),
+        ..secrets(&[("tie0", 1), ("tie1", 2), ("tiei0", 3), ("tiev0", 4)])
+    }
 }
 
 /// The platform with a state directory.

@@ -1,4 +1,4 @@
-//! Two hosts with embedded devices that really talk to each other.
+//! Two hosts whose devices really talk to each other.
 //!
 //! The far host is a second process in a second network namespace. It follows words on its standard input and answers
 //! each with a line.

@@ -2,10 +2,11 @@
 
 use crate::Test;
 use crate::host::*;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tieline_agent::platform::{Backend, Platform, Secrets};
-use tieline_core::host::HostState;
+use tieline_core::host::{HostState, diff};
 
 /// All tests of this file.
 pub(crate) const TESTS: &[Test] = &[
@@ -18,6 +19,10 @@ pub(crate) const TESTS: &[Test] = &[
         "foreign_state_is_neither_seen_nor_touched",
         foreign_is_left_alone,
     ),
+    (
+        "a_preshared_key_that_is_not_known_yet_holds_up_its_peer_alone",
+        secret_to_come,
+    ),
     ("cleanup_leaves_the_host_as_it_was", cleanup_leaves_nothing),
 ];
 
@@ -25,7 +30,13 @@ fn applied_is_observed() {
     block_on(async {
         let directory = state_dir();
         let mut linux = open(directory.path(), &[]).await;
-        assert_eq!(linux.backend(), Backend::Embedded);
+        let kernel = sh("ip link add probe type wireguard 2>&1 && ip link del probe || true");
+        let expected = if kernel.is_empty() {
+            Backend::Kernel
+        } else {
+            Backend::Embedded
+        };
+        assert_eq!(linux.backend(), expected, "{kernel}");
         let wanted = gateway();
 
         let changes = reach(&mut linux, &wanted, &gateway_secrets()).await;
@@ -34,6 +45,28 @@ fn applied_is_observed() {
 
         let changes = reach(&mut linux, &wanted, &gateway_secrets()).await;
         assert_eq!(changes, []);
+        assert_eq!(linux.observe().await.unwrap().state, wanted);
+    });
+}
+
+fn secret_to_come() {
+    block_on(async {
+        let directory = state_dir();
+        let mut linux = open(directory.path(), &[]).await;
+        let wanted = gateway();
+        let early = Secrets {
+            preshared_keys: BTreeMap::new(),
+            ..gateway_secrets()
+        };
+        let changes = diff(&HostState::default(), &BTreeMap::new(), &wanted);
+        let failures = linux.apply(&changes, &early).await;
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        let source = std::error::Error::source(&failures[0]).unwrap().to_string();
+        assert_eq!(source, "the pre-shared key of hq is not known yet");
+        assert_eq!(
+            reach(&mut linux, &wanted, &gateway_secrets()).await.len(),
+            1
+        );
         assert_eq!(linux.observe().await.unwrap().state, wanted);
     });
 }
