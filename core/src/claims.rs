@@ -1,20 +1,30 @@
 //! Which agents' claims become accepted truth.
 //!
-//! A claim is accepted only after checks: a key that another node holds already, a key of low order (cannot even be
+//! A claim is accepted only after checks: a key that another node or device holds already, a key of low order (cannot even be
 //! parsed), an endpoint inside a planned range. The first owner keeps; what was accepted before stays until a good
 //! claim replaces it.
 
+use crate::cidr::PrefixSet;
+use crate::host::{DeviceKind, DeviceName};
 use crate::ids::PeerName;
-use crate::network_plan::NetworkPlan;
-use crate::peer::{AcceptedPeers, Claim};
-use crate::plan::Proposal;
+use crate::keys::PublicKey;
+use crate::network_plan::{Class, NetworkPlan};
+use crate::peer::{AcceptedPeer, AcceptedPeers, Claim, Endpoint, EndpointHost};
+use crate::plan::{NodePlan, Proposal};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Endpoints that one peer can have.
+pub const MAX_ENDPOINTS: usize = 16;
+/// Device keys that one peer can have.
+pub const MAX_KEYS: usize = 64;
 
 /// Why (a part of) a claim was refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Refusal {
-    /// One CamelCase word for machines: `DuplicateKey`, `EndpointInPlannedRange`, `NoKeys` …
+    /// One CamelCase word for machines: `DuplicateKey`, `EndpointInPlannedRange`, `UnusableEndpoint`, `TooManyKeys`,
+    /// `TooManyEndpoints`.
     pub reason: String,
     /// A sentence for people.
     pub message: String,
@@ -32,15 +42,237 @@ pub struct Accepted {
 /// Turns the plan's nodes and the agents' claims into accepted peers. `before` are the peers as they stand.
 ///
 /// Sealed secrets are carried over from `before`; making them needs randomness and is the operator's.
+/// A peer's `plan_revision` changes only together with something else in it, so a plan that changes writes no peers.
 #[must_use]
 pub fn accept(
-    _proposal: &Proposal,
+    proposal: &Proposal,
     before: &AcceptedPeers,
-    _claims: &BTreeMap<PeerName, Claim>,
+    claims: &BTreeMap<PeerName, Claim>,
 ) -> Accepted {
-    let _ = |plan: &NetworkPlan| plan.revision;
-    Accepted {
-        peers: before.clone(),
-        refused: BTreeMap::new(),
+    let planned = planned_ranges(proposal.plans.values());
+    let mut keys = KeyRegister::of(before, proposal);
+    let mut accepted = Accepted::default();
+    let mut nodes: Vec<_> = proposal.nodes.iter().collect();
+    nodes.sort_unstable_by(|(_, a), (_, b)| a.peer.cmp(&b.peer));
+    for (id, node) in nodes {
+        let old = before.get(&node.peer);
+        let claim = claims.get(&node.peer);
+        let mut refused = Vec::new();
+        let mut peer = AcceptedPeer {
+            node: id.node.clone(),
+            cluster: id.cluster.clone(),
+            site: node.site.clone(),
+            segment: node.segment.clone(),
+            pod_cidrs: node.pod_cidrs.clone(),
+            mesh_addresses: node.mesh_addresses.clone(),
+            gateway_rank: node.gateway_rank,
+            keys: keys.accept(&node.peer, old, claim, &mut refused),
+            endpoints: endpoints(node, old, claim, &planned, &mut refused),
+            sealed: old.map(|old| old.sealed.clone()).unwrap_or_default(),
+            plan_revision: old.map_or(0, |old| old.plan_revision),
+        };
+        if old != Some(&peer) {
+            peer.plan_revision = proposal
+                .plans
+                .get(&node.link)
+                .map_or(0, |plan| plan.revision);
+        }
+        if !refused.is_empty() {
+            refused.sort_unstable();
+            refused.dedup();
+            accepted.refused.insert(node.peer.clone(), refused);
+        }
+        accepted.peers.insert(node.peer.clone(), peer);
+    }
+    accepted
+}
+
+/// Ranges in which no endpoint may lie: encrypted packets to it would be routed into the mesh.
+fn planned_ranges<'p>(plans: impl Iterator<Item = &'p NetworkPlan>) -> PrefixSet {
+    plans
+        .flat_map(|plan| {
+            let segments = plan
+                .segments
+                .iter()
+                .flat_map(|segment| &segment.prefixes)
+                .filter(|entry| entry.class != Class::Lan)
+                .map(|entry| entry.prefix);
+            let clusters = plan
+                .clusters
+                .iter()
+                .flat_map(|cluster| cluster.pod_cidrs.iter().chain(cluster.service_cidrs.iter()));
+            segments.chain(clusters)
+        })
+        .collect()
+}
+
+/// Who holds which key.
+struct KeyRegister(BTreeMap<PublicKey, (PeerName, DeviceName)>);
+
+impl KeyRegister {
+    /// What is accepted already, of peers that are still planned.
+    fn of(before: &AcceptedPeers, proposal: &Proposal) -> Self {
+        let planned: BTreeSet<&PeerName> = proposal.nodes.values().map(|node| &node.peer).collect();
+        let mut register = Self(BTreeMap::new());
+        for (name, peer) in before.iter().filter(|(name, _)| planned.contains(name)) {
+            for (device, key) in &peer.keys {
+                register
+                    .0
+                    .entry(*key)
+                    .or_insert_with(|| (name.clone(), device.clone()));
+            }
+        }
+        register
+    }
+
+    /// The keys of one peer: claimed ones where they are good, else what was accepted before.
+    fn accept(
+        &mut self,
+        name: &PeerName,
+        old: Option<&AcceptedPeer>,
+        claim: Option<&Claim>,
+        refused: &mut Vec<Refusal>,
+    ) -> BTreeMap<DeviceName, PublicKey> {
+        let mut keys = old.map(|old| old.keys.clone()).unwrap_or_default();
+        // An agent that has not spoken (again) yet takes nothing back.
+        let Some(claim) = claim.filter(|claim| !claim.keys.is_empty()) else {
+            return keys;
+        };
+        if claim.keys.len() > MAX_KEYS {
+            refused.push(Refusal {
+                reason: "TooManyKeys".to_owned(),
+                message: format!(
+                    "{} device keys are claimed, {MAX_KEYS} are allowed: what was accepted before stays",
+                    claim.keys.len()
+                ),
+            });
+            return keys;
+        }
+        keys.retain(|device, _| device.kind != DeviceKind::Vpn && claim.keys.contains_key(device));
+        // A VPN's key is the attachment's, made by the operator and shared by all gateways: nobody's to claim.
+        let own = claim
+            .keys
+            .iter()
+            .filter(|(device, _)| device.kind != DeviceKind::Vpn);
+        for (device, key) in own {
+            match self.0.get(key) {
+                Some((owner, held)) if owner != name || held != device => {
+                    refused.push(Refusal {
+                        reason: "DuplicateKey".to_owned(),
+                        message: format!(
+                            "the key of {device} is the key of {held} on {owner} already: delete the key file of {device} on this node, so that the agent makes a new one"
+                        ),
+                    });
+                }
+                _ => {
+                    self.0.insert(*key, (name.clone(), device.clone()));
+                    keys.insert(device.clone(), *key);
+                }
+            }
+        }
+        keys
+    }
+}
+
+/// Where a node can be reached: what its Node object says, and what its agent claims.
+fn endpoints(
+    node: &NodePlan,
+    old: Option<&AcceptedPeer>,
+    claim: Option<&Claim>,
+    planned: &PrefixSet,
+    refused: &mut Vec<Refusal>,
+) -> Vec<Endpoint> {
+    let known: BTreeSet<Endpoint> = node
+        .addresses
+        .iter()
+        .map(|(address, scope)| Endpoint {
+            host: EndpointHost::Address(*address),
+            port: None,
+            scope: *scope,
+        })
+        .collect();
+    let mut good: BTreeSet<Endpoint> = BTreeSet::new();
+    let claimed = claim.map(|claim| claim.endpoints.as_slice());
+    if let Some(claimed) = claimed.filter(|claimed| claimed.len() > MAX_ENDPOINTS) {
+        refused.push(Refusal {
+            reason: "TooManyEndpoints".to_owned(),
+            message: format!(
+                "{} endpoints are claimed, {MAX_ENDPOINTS} are allowed: what was accepted before stays",
+                claimed.len()
+            ),
+        });
+    }
+    let claimed = claimed.filter(|claimed| claimed.len() <= MAX_ENDPOINTS);
+    let mut bad = false;
+    for endpoint in known.iter().chain(claimed.unwrap_or_default()) {
+        match judge(endpoint, planned) {
+            Ok(()) => {
+                good.insert(endpoint.clone());
+            }
+            Err(refusal) => {
+                bad |= !known.contains(endpoint);
+                refused.push(refusal);
+            }
+        }
+    }
+    // A claim that is refused, or not made yet, leaves what was accepted before, as far as that is still good.
+    let silent = claimed.is_none_or(<[Endpoint]>::is_empty);
+    if bad || silent {
+        let kept = old.into_iter().flat_map(|old| &old.endpoints);
+        good.extend(
+            kept.filter(|endpoint| judge(endpoint, planned).is_ok())
+                .cloned(),
+        );
+    }
+    // Node addresses come before claimed ones where there are too many.
+    let mut endpoints: Vec<Endpoint> = good
+        .iter()
+        .filter(|endpoint| known.contains(endpoint))
+        .cloned()
+        .collect();
+    endpoints.extend(
+        good.into_iter()
+            .filter(|endpoint| !known.contains(endpoint)),
+    );
+    endpoints.truncate(MAX_ENDPOINTS);
+    endpoints.sort_unstable();
+    endpoints
+}
+
+fn judge(endpoint: &Endpoint, planned: &PrefixSet) -> Result<(), Refusal> {
+    let EndpointHost::Address(address) = endpoint.host else {
+        return Ok(()); // the agent that resolves the name checks what it gets
+    };
+    // ::ffff:a.b.c.d is an IPv4 address in disguise.
+    let plain = address.to_canonical();
+    let unusable = |why: &str| {
+        Err(Refusal {
+            reason: "UnusableEndpoint".to_owned(),
+            message: format!("endpoint {endpoint} is {why}: nobody else can reach this node there"),
+        })
+    };
+    let link_local = match plain {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    if plain.is_unspecified() {
+        unusable("the unspecified address")
+    } else if plain.is_loopback() {
+        unusable("a loopback address")
+    } else if plain.is_multicast() {
+        unusable("a multicast address")
+    } else if link_local {
+        unusable("a link-local or broadcast address")
+    } else if endpoint.port == Some(0) {
+        unusable("without a port (0)")
+    } else if let Some(range) = planned.overlapping(crate::cidr::Prefix::host(plain)) {
+        Err(Refusal {
+            reason: "EndpointInPlannedRange".to_owned(),
+            message: format!(
+                "endpoint {endpoint} lies in the planned range {range}, which is reached through the mesh only: give the node an address outside pod, service, mesh and VPN ranges"
+            ),
+        })
+    } else {
+        Ok(())
     }
 }

@@ -186,7 +186,9 @@ impl<'a> Book<'a> {
         hub: &mut Hub<'a>,
         members: &Members<'a>,
     ) -> Result<(), Trouble<'a>> {
-        for &prefix in &work.node.pod_cidrs {
+        let mut seen = work.node.pod_cidrs.clone();
+        seen.sort_unstable();
+        for prefix in seen {
             if work.pods.contains(&prefix) {
                 continue;
             }

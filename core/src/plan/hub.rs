@@ -42,7 +42,17 @@ pub(super) struct Hub<'a> {
     pub(super) vpns: BTreeSet<(&'a VpnName, Prefix)>,
 }
 
-/// A range that meets another one: who wants it, who has it.
+/// A pool that a link names.
+#[derive(Debug, Clone, Copy)]
+struct WantedPool<'a> {
+    is_new: bool,
+    link: &'a LinkName,
+    used_for: Use,
+    field: &'static str,
+    pool: Prefix,
+}
+
+/// A range that meets another one, and who wants it.
 pub(super) struct Clash<'a> {
     /// Who wants the range.
     pub(super) new: Holder<'a>,
@@ -50,8 +60,6 @@ pub(super) struct Clash<'a> {
     pub(super) subject: String,
     /// The range.
     pub(super) prefix: Prefix,
-    /// Who has it.
-    pub(super) held: Vec<(Prefix, Holder<'a>)>,
     /// The link concerned.
     pub(super) link: Option<&'a LinkName>,
 }
@@ -91,7 +99,7 @@ impl<'a> Hub<'a> {
                 }
             }
         }
-        hub.settle_pools(members, lineage, report);
+        hub.settle_pools(before, members, report);
         for (name, link) in &fleet.links {
             for prefix in link.addressing.reserved.iter() {
                 hub.ranges.insert(prefix, Holder::Reserved(name));
@@ -158,56 +166,103 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// Which pools each link may grant from. A pool that meets another link's is left out.
-    fn settle_pools(&mut self, members: &Members<'a>, lineage: &Lineage, report: &mut Reporter) {
-        let frozen = self
-            .fleet
-            .links
-            .keys()
-            .filter(|name| !members.links.contains(name));
-        let mut accepted: Vec<(Prefix, &LinkName, &str)> = Vec::new();
-        for name in frozen.chain(members.links.iter().copied()) {
-            let addressing = &self.fleet.links[name].addressing;
+    /// Which pools each link may grant from. A pool that meets another link's is left out; the link whose plan covers it
+    /// already keeps it.
+    fn settle_pools(&mut self, before: &Before, members: &Members<'a>, report: &mut Reporter) {
+        let mut wanted: Vec<WantedPool<'a>> = Vec::new();
+        for (name, link) in &self.fleet.links {
+            let addressing = &link.addressing;
+            let old = before.plans.get(name);
+            let shown = !members.links.contains(&name);
             for (field, used_for, pools) in [
                 ("podPools", Use::Pod, &addressing.pod_pools),
                 ("meshPools", Use::Mesh, &addressing.mesh_pools),
             ] {
                 for &pool in pools {
-                    if let Some((other, owner, theirs)) = accepted
-                        .iter()
-                        .find(|(other, owner, _)| *owner != name && other.overlaps(pool))
-                    {
-                        report.refuse(
-                            "ClusterLink",
-                            name.as_str(),
-                            Some(name),
-                            "PoolOverlap",
-                            format!(
-                                "addressing.{field} {pool} overlaps addressing.{theirs} {other} of ClusterLink {owner} and is not used: pools of different links must not overlap, so write another range"
-                            ),
-                        );
-                        continue;
+                    let is_new = !old.is_some_and(|old| old.super_nets.contains(pool));
+                    // What a link that is only shown has not had, it does not take either.
+                    if !(shown && is_new) {
+                        wanted.push(WantedPool {
+                            is_new,
+                            link: name,
+                            used_for,
+                            field,
+                            pool,
+                        });
                     }
-                    accepted.push((pool, name, field));
-                    self.pools.entry((name, used_for)).or_default().push(pool);
-                    let holder = if used_for == Use::Pod {
-                        Holder::Pool(name)
-                    } else {
-                        Holder::MeshPool(name)
-                    };
-                    self.ranges.insert(pool, holder);
                 }
             }
+        }
+        wanted.sort_by_key(|wanted| (wanted.is_new, wanted.link));
+        let (mut accepted, mut refused): (Vec<WantedPool<'a>>, Vec<WantedPool<'a>>) =
+            (Vec::new(), Vec::new());
+        let meet =
+            |a: &WantedPool<'_>, b: &WantedPool<'_>| a.link != b.link && a.pool.overlaps(b.pool);
+        for wanted in wanted {
+            if accepted.iter().any(|other| meet(other, &wanted)) {
+                refused.push(wanted);
+                continue;
+            }
+            let WantedPool {
+                link,
+                used_for,
+                pool,
+                ..
+            } = wanted;
+            self.pools.entry((link, used_for)).or_default().push(pool);
+            let holder = if used_for == Use::Pod {
+                Holder::Pool(link)
+            } else {
+                Holder::MeshPool(link)
+            };
+            self.ranges.insert(pool, holder);
+            accepted.push(wanted);
+        }
+        for wanted in refused {
+            let others: BTreeSet<String> = accepted
+                .iter()
+                .filter(|other| meet(other, &wanted))
+                .map(|other| {
+                    format!(
+                        "addressing.{} {} of ClusterLink {}",
+                        other.field, other.pool, other.link
+                    )
+                })
+                .collect();
+            report.refuse(
+                "ClusterLink",
+                wanted.link.as_str(),
+                Some(wanted.link),
+                "PoolOverlap",
+                format!(
+                    "addressing.{} {} overlaps {} and is not used: pools of different links must not overlap, so write another range",
+                    wanted.field,
+                    wanted.pool,
+                    listed(others)
+                ),
+            );
+        }
+        for name in self.fleet.links.keys() {
             let mesh = self.pools.entry((name, Use::Mesh)).or_default();
             for default in [
                 Prefix::containing(IpAddr::from([100, 127, 0, 0]), 16),
-                unique_local(lineage),
+                unique_local(self.lineage),
             ] {
                 if !mesh.iter().any(|pool| pool.family() == default.family()) {
                     mesh.push(default);
                     self.ranges.insert(default, Holder::MeshPool(name));
                 }
             }
+        }
+        // Tried in the order in which they are written.
+        for ((link, used_for), pools) in &mut self.pools {
+            let addressing = &self.fleet.links[*link].addressing;
+            let written = if *used_for == Use::Pod {
+                &addressing.pod_pools
+            } else {
+                &addressing.mesh_pools
+            };
+            pools.sort_by_key(|pool| written.iter().position(|other| other == pool));
         }
     }
 
@@ -442,23 +497,41 @@ impl<'a> Hub<'a> {
         FreeSpace::new(family, private, &Busy::of(family, busy)).peek(len)
     }
 
+    /// Keeps a range that is not reachable from being given away.
+    pub(super) fn avoid(&mut self, prefix: Prefix, holder: Holder<'a>) {
+        if !self.ranges.exactly(prefix).any(|(_, held)| held == holder) {
+            self.ranges.insert(
+                prefix,
+                if matches!(holder, Holder::Ground(_)) {
+                    holder
+                } else {
+                    Holder::Idle
+                },
+            );
+        }
+    }
+
     /// Notes a clash; it becomes a notice when everything that is held is known.
     pub(super) fn note(&mut self, clash: Clash<'a>) {
         self.clashes.push(clash);
     }
 
     /// One notice for each clash, with both sides and free alternatives.
-    pub(super) fn report_clashes(&self, report: &mut Reporter) {
+    pub(super) fn report_clashes(&self, members: &Members<'a>, report: &mut Reporter) {
         let mut free: BTreeMap<(Family, u8), Vec<Prefix>> = BTreeMap::new();
         for clash in &self.clashes {
             let key = (clash.prefix.family(), clash.prefix.len());
             let alternatives = free
                 .entry(key)
                 .or_insert_with(|| self.alternatives(key.0, key.1));
+            // All of them, also those that came later in this run: the next run must say the same.
+            let held: BTreeSet<(Prefix, Holder<'_>)> = self
+                .ranges
+                .overlapping(clash.prefix)
+                .filter(|(_, held)| clashes(clash.new, *held, members))
+                .collect();
             let sides = listed(
-                clash
-                    .held
-                    .iter()
+                held.iter()
                     .map(|(prefix, held)| format!("{prefix} ({held})")),
             );
             let effect = match clash.new {
@@ -480,6 +553,7 @@ impl<'a> Hub<'a> {
                 | Holder::Services(cluster)
                 | Holder::Mesh(cluster)
                 | Holder::Address(cluster) => ("Cluster", cluster.as_str()),
+                Holder::Idle => continue,
                 Holder::Reserved(link) | Holder::Pool(link) | Holder::MeshPool(link) => {
                     ("ClusterLink", link.as_str())
                 }

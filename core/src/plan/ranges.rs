@@ -31,6 +31,8 @@ pub(super) enum Holder<'a> {
     MeshPool(&'a LinkName),
     /// A node's own address.
     Address(&'a ClusterName),
+    /// Services or VPNs that nobody reaches: not to be granted, and in nobody's way.
+    Idle,
 }
 
 impl fmt::Display for Holder<'_> {
@@ -44,6 +46,10 @@ impl fmt::Display for Holder<'_> {
             Self::Reserved(name) => write!(f, "addressing.reserved of ClusterLink {name}"),
             Self::Pool(name) => write!(f, "addressing.podPools of ClusterLink {name}"),
             Self::MeshPool(name) => write!(f, "the mesh pool of ClusterLink {name}"),
+            Self::Idle => write!(
+                f,
+                "serviceCidrs of a Cluster or prefixes of a VpnAttachment"
+            ),
             Self::Address(name) => write!(f, "a node address of Cluster {name}"),
         }
     }
@@ -89,7 +95,11 @@ impl<'a> Ranges<'a> {
             .flat_map(|(other, holders)| holders.iter().map(|holder| (*other, *holder)))
     }
 
-    fn exactly(&self, prefix: Prefix) -> impl Iterator<Item = (Prefix, Holder<'a>)> + '_ {
+    /// Entries of exactly this prefix.
+    pub(super) fn exactly(
+        &self,
+        prefix: Prefix,
+    ) -> impl Iterator<Item = (Prefix, Holder<'a>)> + '_ {
         self.map
             .get(&prefix)
             .into_iter()
@@ -114,7 +124,7 @@ pub(super) trait Relations {
 
 /// Whether a new range clashes with one that is held.
 pub(super) fn clashes(new: Holder<'_>, held: Holder<'_>, relations: &impl Relations) -> bool {
-    use Holder::{Address, Ground, Lan, Mesh, MeshPool, Pods, Pool, Reserved, Services, Vpn};
+    use Holder::{Address, Ground, Idle, Lan, Mesh, MeshPool, Pods, Pool, Reserved, Services, Vpn};
     match (new, held) {
         (Pods(a), Pods(b)) | (Services(a), Services(b)) => a != b,
         (Lan(a), Lan(b)) => a != b,
@@ -128,9 +138,9 @@ pub(super) fn clashes(new: Holder<'_>, held: Holder<'_>, relations: &impl Relati
         (Ground(_), Mesh(_)) => true,
         (Ground(_), _)
         | (Services(_) | Lan(_) | Vpn(_), Ground(_) | Reserved(_) | Pool(_) | MeshPool(_))
-        | (_, Address(_)) => false,
+        | (_, Address(_) | Idle) => false,
         // Blocks that the planner cuts itself avoid everything; see `Hub::grab`.
-        (Mesh(_) | Reserved(_) | Pool(_) | MeshPool(_) | Address(_), _) => true,
+        (Mesh(_) | Reserved(_) | Pool(_) | MeshPool(_) | Address(_) | Idle, _) => true,
     }
 }
 

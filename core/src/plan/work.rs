@@ -107,7 +107,7 @@ pub(super) fn run(fleet: &Fleet, before: &Before, active: &BTreeSet<&LinkName>) 
         give_mesh_addresses(cluster, &families, &mut hub, &members);
         report_missing(cluster, &mut hub, &mut report);
     }
-    hub.report_clashes(&mut report);
+    hub.report_clashes(&members, &mut report);
 
     let plans = network::plans(fleet, before, &members, &hub, &clusters, &mut report);
     let mut nodes = network::kept_nodes(fleet, before, &members);
@@ -184,14 +184,14 @@ fn open_clusters<'a>(
                 }
                 Err(Unplaced::NoSite(why)) => report.wait(
                     "Node",
-                    &work.id.to_string(),
+                    work.id.node.as_str(),
                     Some(link),
                     "NoSite",
                     format!("node {} of Cluster {name} belongs to no site: {why}", work.id.node),
                 ),
                 Err(Unplaced::TooLong) => report.refuse(
                     "Node",
-                    &work.id.to_string(),
+                    work.id.node.as_str(),
                     Some(link),
                     "NameTooLong",
                     format!(
@@ -279,17 +279,19 @@ fn claim_lans<'a>(
                     hub.lans.insert((name, prefix));
                 }
                 Ok(()) => {}
-                Err(held) if link.is_some() => {
-                    let subject = format!("cidrs of Site {name}:");
-                    hub.note(Clash {
-                        new,
-                        subject,
-                        prefix,
-                        held,
-                        link,
-                    });
+                Err(_) => {
+                    // Not reachable, but nothing new is to lie there either.
+                    hub.avoid(prefix, Holder::Ground(name));
+                    if link.is_some() {
+                        let subject = format!("cidrs of Site {name}:");
+                        hub.note(Clash {
+                            new,
+                            subject,
+                            prefix,
+                            link,
+                        });
+                    }
                 }
-                Err(_) => {}
             }
         }
     }
@@ -306,14 +308,13 @@ fn import_cluster<'a>(work: &mut ClusterWork<'a>, hub: &mut Hub<'a>, members: &M
                     work.book.dedicate(site, prefix);
                 }
             }
-            Err(held) => {
+            Err(_) => {
                 work.lost.push(prefix);
                 let subject = format!("pods.cidrs of Cluster {}:", work.name);
                 hub.note(Clash {
                     new: Holder::Pods(work.name),
                     subject,
                     prefix,
-                    held,
                     link: Some(work.link),
                 });
             }
@@ -347,7 +348,7 @@ fn import_nodes<'a>(
                 node.planned = false;
                 report.refuse(
                     "Node",
-                    &node.id.to_string(),
+                    node.id.node.as_str(),
                     Some(work.link),
                     "RangeClash",
                     format!(
@@ -368,7 +369,7 @@ fn import_nodes<'a>(
             }
         }
     }
-    for (held, nodes) in clashes {
+    for nodes in clashes.into_values() {
         let subject = format!(
             "podCIDR of node {} in Cluster {}:",
             listed(nodes.iter().map(|(_, node)| node)),
@@ -378,7 +379,6 @@ fn import_nodes<'a>(
             new: Holder::Pods(work.name),
             subject,
             prefix: nodes[0].0,
-            held,
             link: Some(work.link),
         });
     }
@@ -394,10 +394,11 @@ fn assign_decision(work: &ClusterWork<'_>, hub: &Hub<'_>, report: &mut Reporter)
         .nodes
         .iter()
         .filter_map(|node| {
-            let outside = node.node.pod_cidrs.iter().find(|prefix| {
+            let outside = node.node.pod_cidrs.iter().filter(|prefix| {
                 !blocks.iter().any(|block| block.contains(**prefix))
                     && work.book.chunk_of(**prefix).is_none()
-            })?;
+            });
+            let outside = outside.min()?;
             Some(format!("{} ({outside})", node.id.node))
         })
         .collect();
@@ -436,13 +437,12 @@ fn claim_services_and_vpns<'a>(fleet: &'a Fleet, members: &Members<'a>, hub: &mu
                 Ok(()) => {
                     hub.services.insert((name, prefix));
                 }
-                Err(held) => {
+                Err(_) => {
                     let subject = format!("serviceCidrs of Cluster {name}:");
                     hub.note(Clash {
                         new,
                         subject,
                         prefix,
-                        held,
                         link: Some(link),
                     });
                 }
@@ -459,32 +459,27 @@ fn claim_services_and_vpns<'a>(fleet: &'a Fleet, members: &Members<'a>, hub: &mu
                 Ok(()) => {
                     hub.vpns.insert((name, prefix));
                 }
-                Err(held) => {
+                Err(_) => {
                     let subject = format!("prefixes of VpnAttachment {name}:");
                     hub.note(Clash {
                         new,
                         subject,
                         prefix,
-                        held,
                         link: Some(link),
                     });
                 }
             }
         }
     }
-    // What no link uses is not to be given away either; it clashes with nobody.
-    for (name, cluster) in fleet
-        .clusters
-        .iter()
-        .filter(|(name, _)| members.link_of(name).is_none())
-    {
+    // What is not exported is not to be given away either; it clashes with nobody.
+    for (name, cluster) in &fleet.clusters {
         for prefix in cluster.service_cidrs.iter() {
-            hub.ranges.insert(prefix, Holder::Services(name));
+            hub.avoid(prefix, Holder::Services(name));
         }
     }
     for (name, vpn) in &fleet.vpns {
         for prefix in vpn.prefixes.iter() {
-            hub.ranges.insert(prefix, Holder::Vpn(name));
+            hub.avoid(prefix, Holder::Vpn(name));
         }
     }
 }
@@ -605,7 +600,7 @@ fn assign_pods<'a>(
         };
         report.wait(
             "Node",
-            &node.id.to_string(),
+            node.id.node.as_str(),
             Some(work.link),
             "NoPodCidr",
             message,
@@ -753,6 +748,8 @@ fn node_plans(
         pod_cidrs.sort_unstable();
         let mut mesh: Vec<Prefix> = node.mesh.clone();
         mesh.sort_unstable();
+        let mut addresses = node.node.addresses.clone();
+        addresses.sort_unstable();
         let plan = NodePlan {
             link: work.link.clone(),
             gateway_rank: ranks.get(&peer).copied(),
@@ -766,7 +763,7 @@ fn node_plans(
             },
             pod_cidrs,
             mesh_addresses: mesh.iter().map(|prefix| prefix.address()).collect(),
-            addresses: node.node.addresses.clone(),
+            addresses,
         };
         nodes.push((node.id.clone(), plan));
     }
