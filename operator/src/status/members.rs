@@ -75,17 +75,13 @@ impl Members {
                 }
             }
             for vpn in &spec.vpns {
-                let waits = decided
-                    .attachments
-                    .get(vpn)
-                    .and_then(|it| it.waits.as_ref());
-                if let Some((reason, message)) = waits {
-                    entries.push(not_ready(
-                        "VpnAttachment",
-                        vpn.as_str(),
-                        reason,
-                        message.clone(),
-                    ));
+                if let Some((reason, message)) = super::vpn::obstacle(vpn, decided, &members) {
+                    entries.push(not_ready("VpnAttachment", vpn.as_str(), &reason, message));
+                }
+            }
+            for site in &spec.sites {
+                if let Some((reason, message)) = super::site::obstacle(site, decided, &members) {
+                    entries.push(not_ready("Site", site.as_str(), &reason, message));
                 }
             }
             entries.sort_by(|a, b| {
@@ -99,6 +95,16 @@ impl Members {
             members.not_ready.insert(link.clone(), entries);
         }
         members
+    }
+
+    /// Why a gateway's node is not ready, if it is not.
+    pub(super) fn gateway(&self, gateway: &PeerName, decided: &Decided) -> Option<&NotReady> {
+        let (id, _) = decided
+            .proposal
+            .nodes
+            .iter()
+            .find(|(_, node)| node.peer == *gateway)?;
+        self.nodes.get(&id.cluster)?.get(id.node.as_str())
     }
 
     fn judge_nodes(&mut self, index: &Index, decided: &Decided) {

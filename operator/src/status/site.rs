@@ -1,11 +1,12 @@
 //! Status of a Site.
 
-use super::{Judgement, accepted, conditions, paths_of};
+use super::{Judgement, Members, accepted, conditions, paths_of};
 use crate::index::Index;
 use crate::reconcile::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
+use tieline_core::ids::SiteName;
 use tieline_crds::site::SiteGateway;
 use tieline_crds::{Site, SiteStatus};
 
@@ -130,4 +131,36 @@ pub(super) fn users(object: &Site, decided: &Decided) -> BTreeSet<String> {
         users.insert(format!("ClusterLink {}", plan.link));
     }
     users
+}
+
+/// What keeps the LAN of a member site from being reachable: reason and message.
+pub(super) fn obstacle(
+    site: &SiteName,
+    decided: &Decided,
+    members: &Members,
+) -> Option<(String, String)> {
+    let gateways: Vec<_> = decided
+        .proposal
+        .nodes
+        .values()
+        .filter(|node| node.site == *site && node.gateway_rank.is_some())
+        .collect();
+    if gateways.is_empty() {
+        let message = format!("no node in site {site} is a gateway, so nobody carries its LAN");
+        return Some(("NoGateway".to_owned(), message));
+    }
+    let obstacles: Vec<_> = gateways
+        .iter()
+        .map(|node| members.gateway(&node.peer, decided))
+        .collect();
+    match obstacles.first() {
+        Some(Some(first)) if obstacles.iter().all(Option::is_some) => Some((
+            first.reason.clone(),
+            format!(
+                "no gateway of site {site} is ready: Node {}: {}",
+                first.name, first.message
+            ),
+        )),
+        _ => None,
+    }
 }

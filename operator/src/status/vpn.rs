@@ -5,7 +5,7 @@ use crate::reconcile::Decided;
 use crate::vpn::config_secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use tieline_core::ids::{PeerName, VpnName};
+use tieline_core::ids::VpnName;
 use tieline_crds::vpn_attachment::SecretName;
 use tieline_crds::{VpnAttachment, VpnAttachmentStatus};
 
@@ -36,61 +36,18 @@ pub(super) fn status(
             "NotAMember",
             "no ClusterLink names this VPN in spec.members.vpnAttachments".to_owned(),
         ),
-        Some(attachment) => {
-            let sealed =
-                |gateway: &PeerName| {
-                    decided.accepted.peers.get(gateway).is_some_and(|peer| {
-                        peer.sealed.iter().any(|it| Some(&it.vpn) == vpn.as_ref())
-                    })
-                };
-            let without: Vec<_> = attachment
-                .gateways
-                .iter()
-                .filter(|gateway| !sealed(gateway))
-                .collect();
-            let behind: Vec<_> = attachment
-                .gateways
-                .iter()
-                .filter_map(|gateway| {
-                    let (id, _) = decided
-                        .proposal
-                        .nodes
-                        .iter()
-                        .find(|(_, node)| node.peer == *gateway)?;
-                    members.nodes.get(&id.cluster)?.get(id.node.as_str())
-                })
-                .collect();
-            if let Some((reason, message)) = &attachment.waits {
-                no(reason, message.clone())
-            } else if attachment.gateways.is_empty() {
-                no(
-                    "NoGateway",
-                    format!("site {} has no gateway to end the VPN", object.spec.site),
-                )
-            } else if let Some(gateway) = without.first() {
-                no(
-                    "KeyNotDelivered",
-                    format!(
-                        "{gateway} has not published a sealing key yet, so the VPN's key cannot be given to it"
-                    ),
-                )
-            } else if let Some(entry) = behind.first() {
-                no(
-                    &entry.reason,
-                    format!("Node {}: {}", entry.name, entry.message),
-                )
-            } else {
+        Some(attachment) => match vpn.as_ref().and_then(|vpn| obstacle(vpn, decided, members)) {
+            Some((reason, message)) => no(&reason, message),
+            None => {
+                let gateways = attachment.gateways.len();
                 Judgement::new(
                     "Ready",
                     true,
                     "Ready",
-                    format!(
-                        "{} of {0} gateways hold the VPN's key",
-                        attachment.gateways.len()
-                    ),
+                    format!("{gateways} of {gateways} gateways hold the VPN's key"),
                 )
             }
-        }
+        },
     };
     VpnAttachmentStatus {
         observed_generation: object.metadata.generation,
@@ -127,4 +84,36 @@ pub(super) fn in_use(object: &VpnAttachment, decided: &Decided) -> bool {
         || decided
             .kept_plans()
             .any(|plan| plan.vpns.iter().any(|it| it.name.as_str() == name))
+}
+
+/// What keeps a planned VPN from carrying traffic: reason and message.
+pub(super) fn obstacle(
+    vpn: &VpnName,
+    decided: &Decided,
+    members: &Members,
+) -> Option<(String, String)> {
+    let attachment = decided.attachments.get(vpn)?;
+    if let Some((reason, message)) = &attachment.waits {
+        return Some(((*reason).to_owned(), message.clone()));
+    }
+    if attachment.gateways.is_empty() {
+        let message = format!("the site of VpnAttachment {vpn} has no gateway to end the VPN");
+        return Some(("NoGateway".to_owned(), message));
+    }
+    for gateway in &attachment.gateways {
+        let peer = decided.accepted.peers.get(gateway);
+        if !peer.is_some_and(|peer| peer.sealed.iter().any(|it| it.vpn == *vpn)) {
+            let message = format!(
+                "{gateway} has not published a sealing key yet, so the VPN's key cannot be given to it"
+            );
+            return Some(("KeyNotDelivered".to_owned(), message));
+        }
+        if let Some(entry) = members.gateway(gateway, decided) {
+            return Some((
+                entry.reason.clone(),
+                format!("Node {}: {}", entry.name, entry.message),
+            ));
+        }
+    }
+    None
 }

@@ -143,7 +143,9 @@ fn only_gateways_with_a_sealing_key_get_a_box_and_only_they_open_it() {
     let (key, claims) = claims(5);
     let mut peers = peers();
     seal(&attachments, &mut peers, &claims, &mut OsRng);
-    let boxes = |peers: &AcceptedPeers, name: &str| peers[&name.parse::<PeerName>().unwrap()].sealed.clone();
+    let boxes = |peers: &AcceptedPeers, name: &str| {
+        peers[&name.parse::<PeerName>().unwrap()].sealed.clone()
+    };
     assert!(
         boxes(&peers, "shop.p2").is_empty(),
         "it has published no key"

@@ -102,7 +102,7 @@ fn duplicate() -> Result<()> {
     })?;
     // berlin-1 comes before paris-1 in every order, and is late all the same.
     stage.claim("berlin-1", 7, 0)?;
-    let told = |stage: &Stage| {
+    let told = |stage: &Stage| -> Result<String> {
         Ok(stage.get("clusterlinks.tieline.dev", "acme")?["status"]["notReady"].to_string())
     };
     stage.eventually("the refusal is told", || {
