@@ -222,6 +222,30 @@ impl Lab {
         self.boot(spec)
     }
 
+    /// Takes the node that joined its site last out again: processes, pods, the CNI's routes to
+    /// them, and its disk are gone, and its name and address are free.
+    ///
+    /// # Errors
+    ///
+    /// When it is not the last of its site or the kernel refuses.
+    pub fn remove_node(&mut self, name: &str) -> Result<()> {
+        let node = Arc::clone(self.node(name)?);
+        let site = &node.spec().site;
+        let last = self.topology.nodes.iter().rfind(|spec| spec.site == *site);
+        if last.is_none_or(|last| last.name != name) {
+            bail!("{name} is not the node that joined {site} last");
+        }
+        node.power_off()?;
+        self.nodes.remove(name);
+        self.topology.nodes.retain(|spec| spec.name != name);
+        for other in self.nodes.values() {
+            if other.spec().segment() == node.spec().segment() {
+                other.forget_pods_of(&node)?;
+            }
+        }
+        fs::remove_dir_all(node.disk()).with_context(|| format!("wiping {}", node.disk().display()))
+    }
+
     /// Brings a rebooted node's pods, CNI routes and rules back, as its kubelet would.
     ///
     /// # Errors

@@ -22,6 +22,10 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 
 const STAGE: &str = "TIELINE_LAB_STAGE";
+/// The outermost stage's process id, which nobody can see from inside.
+const OUTER: &str = "TIELINE_LAB_OUTER";
+/// Set when there is a user namespace to enter too.
+const USER: &str = "TIELINE_LAB_USER_NAMESPACE";
 
 /// Commands the lab calls, with the Debian package that holds each.
 const NEEDED: [(&str, &str); 9] = [
@@ -69,6 +73,17 @@ pub fn enter(lifetime: Lifetime) {
     exit(1);
 }
 
+/// The process to kill (with SIGKILL) in order to end the lab, as the machine outside numbers it, and the command
+/// before which any other runs inside the lab. `None` outside of a lab.
+#[must_use]
+pub fn from_outside() -> Option<(u32, String)> {
+    let pid: u32 = std::env::var(OUTER).ok()?.parse().ok()?;
+    let user = std::env::var_os(USER).map_or("", |_| " -U --preserve-credentials");
+    // That process is outside the PID namespace itself and made it for its children.
+    let command = format!("nsenter -t {pid}{user} -n -m --pid=/proc/{pid}/ns/pid_for_children");
+    Some((pid, command))
+}
+
 /// `PATH` with the `sbin` beside every `bin`: an ordinary user's lacks the folders of ip and nft.
 fn path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -108,7 +123,9 @@ fn outside(lifetime: Lifetime) -> anyhow::Error {
     };
     let mut command = Command::new("unshare");
     if !as_root {
-        command.args(["--user", "--map-root-user"]);
+        command
+            .args(["--user", "--map-root-user"])
+            .env(USER, "1");
     }
     command
         .args([
@@ -123,6 +140,7 @@ fn outside(lifetime: Lifetime) -> anyhow::Error {
         .arg(own)
         .args(std::env::args_os().skip(1))
         .env("PATH", path)
+        .env(OUTER, std::process::id().to_string())
         .env(STAGE, "init");
     anyhow::Error::new(command.exec()).context("starting unshare")
 }

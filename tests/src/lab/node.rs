@@ -354,6 +354,13 @@ impl Node {
     ///
     /// When a process does not end or the new namespace cannot be made.
     pub fn reboot(&self) -> Result<()> {
+        self.power_off()?;
+        self.inner().ns = power_on(&self.spec, &self.wiring)?;
+        Ok(())
+    }
+
+    /// Ends every process and unplugs the node for good; its kernel state goes with the namespace.
+    pub(super) fn power_off(&self) -> Result<()> {
         let mut inner = self.inner();
         inner.ns.end_processes();
         for pod in &inner.pods {
@@ -365,8 +372,17 @@ impl Node {
             .switch
             .ip(&format!("link del {}", self.name()))?;
         inner.ns.unname();
-        inner.ns = power_on(&self.spec, &self.wiring)?;
         Ok(())
+    }
+
+    /// Undoes [`Node::route_pods_of`].
+    pub(super) fn forget_pods_of(&self, other: &Self) -> Result<()> {
+        let lines: Vec<String> = other
+            .pod_prefixes()
+            .iter()
+            .map(|prefix| format!("route del {prefix} dev eth0"))
+            .collect();
+        self.ns().ip_batch(&lines)
     }
 
     pub(super) fn restore_pods(&self) -> Result<()> {
