@@ -88,16 +88,17 @@ pub fn diff(observed: &HostState, liveness: &Livenesses, wanted: &HostState) -> 
         changes.push(Change::ReplaceFirewall(Box::new(firewall.clone())));
     }
     put_sysctls(observed, wanted, None, &mut changes);
+    let mut early = BTreeSet::new();
     for (&name, device) in &wanted.devices {
         put_device(observed, name, device, &mut changes);
         put_sysctls(observed, wanted, Some(name), &mut changes);
         put_addresses(observed, name, device, &mut changes);
-        put_peers(observed, liveness, name, device, &mut changes);
+        put_peers(observed, liveness, name, device, &mut early, &mut changes);
     }
     put_routes(observed, wanted, &mut changes, |route| !is_guard(route));
     remove_routes(observed, wanted, &mut changes, |route| !is_guard(route));
     for (&name, device) in &observed.devices {
-        remove_from_device(wanted, name, device, &mut changes);
+        remove_from_device(wanted, name, device, &early, &mut changes);
     }
     let mut old_rules: Vec<Rule> = observed.rules.difference(&wanted.rules).cloned().collect();
     old_rules.reverse();
@@ -226,6 +227,7 @@ fn put_peers(
     liveness: &Livenesses,
     name: DeviceName,
     device: &Device,
+    removed: &mut BTreeSet<(DeviceName, PublicKey)>,
     changes: &mut Vec<Change>,
 ) {
     let none = BTreeMap::new();
@@ -274,7 +276,10 @@ fn put_peers(
             continue;
         }
         match device.peers.get(&key) {
-            None => changes.push(Change::RemovePeer { device: name, key }),
+            None => {
+                removed.insert((name, key));
+                changes.push(Change::RemovePeer { device: name, key });
+            }
             Some(peer) if peer.allowed_ips != before.allowed_ips => {
                 let rest = before
                     .allowed_ips
@@ -310,22 +315,16 @@ fn remove_from_device(
     wanted: &HostState,
     name: DeviceName,
     device: &Device,
+    removed: &BTreeSet<(DeviceName, PublicKey)>,
     changes: &mut Vec<Change>,
 ) {
     let Some(kept) = wanted.devices.get(&name) else {
         changes.push(Change::RemoveDevice(name));
         return;
     };
-    for &key in device
-        .peers
-        .keys()
-        .filter(|key| !kept.peers.contains_key(key))
-    {
-        let removal = Change::RemovePeer { device: name, key };
-        if !changes.contains(&removal) {
-            changes.push(removal);
-        }
-    }
+    let gone = |key: &PublicKey| !kept.peers.contains_key(key) && !removed.contains(&(name, *key));
+    let keys = device.peers.keys().copied().filter(gone);
+    changes.extend(keys.map(|key| Change::RemovePeer { device: name, key }));
 }
 
 #[cfg(test)]

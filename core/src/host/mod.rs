@@ -53,7 +53,8 @@ pub struct HostState {
     pub devices: BTreeMap<DeviceName, Device>,
     /// Policy rules.
     pub rules: BTreeSet<Rule>,
-    /// Routes in our tables.
+    /// Routes in our tables; serialised as a list, since a JSON object cannot have such keys.
+    #[serde(with = "routes_as_list")]
     pub routes: BTreeMap<RouteKey, Route>,
     /// The nft tables; `None`: absent (or, when observed, not as we wrote them).
     pub firewall: Option<firewall::Ruleset>,
@@ -189,4 +190,24 @@ pub enum Target {
     Throw,
     /// Out by one of these devices, by flow hash (sorted; one is a plain route).
     Devices(Vec<DeviceName>),
+}
+
+mod routes_as_list {
+    use super::{Route, RouteKey};
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<S: Serializer>(
+        routes: &BTreeMap<RouteKey, Route>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(routes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<RouteKey, Route>, D::Error> {
+        let list = Vec::<(RouteKey, Route)>::deserialize(deserializer)?;
+        Ok(list.into_iter().collect())
+    }
 }

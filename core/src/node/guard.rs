@@ -9,9 +9,10 @@ use crate::cidr::{Prefix, PrefixSet};
 use crate::host::{
     METRIC_GUARD, METRIC_REMOTE, RouteKey, Rule, Selector, TABLE_GUARD, TABLE_MAIN, TABLE_REMOTE,
 };
-use crate::ids::ClusterName;
+use crate::ids::{ClusterName, SiteName};
 use crate::network_plan::{Class, NetworkPlan, PlanCluster, Segment};
 use crate::peer::AcceptedPeer;
+use std::collections::BTreeMap;
 
 /// What the guard is made of.
 #[derive(Default)]
@@ -72,13 +73,19 @@ impl Guard {
         firewall.site = site;
         firewall.rank = rank;
         if rank.is_some() && reach.is_transit(segment) {
-            for other in &plan.segments {
-                if !reach.dialable(&other.site) && other.name != segment.name {
-                    let group = firewall.transit.entry(other.site.clone()).or_default();
-                    *group =
-                        group.union(&other.prefixes.iter().map(|entry| entry.prefix).collect());
-                }
+            let natted = plan
+                .segments
+                .iter()
+                .filter(|other| !reach.dialable(&other.site) && other.name != segment.name);
+            let mut groups: BTreeMap<&SiteName, Vec<Prefix>> = BTreeMap::new();
+            for other in natted {
+                let prefixes = other.prefixes.iter().map(|entry| entry.prefix);
+                groups.entry(&other.site).or_default().extend(prefixes);
             }
+            firewall.transit = groups
+                .into_iter()
+                .map(|(site, prefixes)| (site.clone(), prefixes.into()))
+                .collect();
         }
         guard
     }

@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fleet;
+mod properties;
 mod script;
 mod shapes;
+mod walk;
