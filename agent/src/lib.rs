@@ -9,7 +9,7 @@
 //! | [`reconcile`] | one round: decide, read, resolve, write, read back, report |
 //! | [`desired`], [`facts`], [`sealed`], [`report`] | the round's pure parts |
 //! | [`index`], [`watch`] | what the API server says |
-//! | [`publish`] | this node's Peer status |
+//! | [`publish`], [`schema`] | this node's Peer status |
 //! | [`identity`], [`store`], [`memory`] | keys, and what a restart must not forget |
 //! | [`names`] | DNS names of endpoints |
 //! | [`metrics`] | numbers and health pages |
@@ -32,6 +32,7 @@ pub mod publish;
 pub mod reconcile;
 pub mod report;
 pub mod run;
+pub mod schema;
 pub mod sealed;
 pub mod store;
 pub mod watch;

@@ -3,8 +3,9 @@
 //! One task owns the status. It compares what should be said with what the API holds and writes the difference with one
 //! server-side apply, so that a node at rest writes nothing:
 //!
-//! * a **major** difference (keys, endpoints, revision, a condition that turned) is written at once, as long as the
-//!   budget lasts: four in a row, then one every fifteen seconds;
+//! * a difference in the **claim** (keys, endpoints), which others wait for, is written at once, as long as the budget
+//!   lasts: eight writes in a row, then one every fifteen seconds;
+//! * a **major** one (revision, a condition that turned) waits a moment for others to join it, within the same budget;
 //! * a **minor** one (a message, the generation) waits until a minute has passed since the last write.
 
 use crate::index::OwnPeer;
@@ -26,9 +27,11 @@ use tokio::time::{Instant, sleep_until};
 /// Field manager of everything that an agent writes.
 const MANAGER: &str = "tieline-agent";
 /// Writes that may follow each other at once.
-const BURST: u32 = 4;
+const BURST: u32 = 8;
 /// Time after which one more write may be made at once.
 const REFILL: Duration = Duration::from_secs(15);
+/// Time in which major differences gather: a reconcile and the first handshake after it are one piece of news.
+const SETTLE: Duration = Duration::from_millis(400);
 /// Least time between a write and a minor one.
 const MINOR_PAUSE: Duration = Duration::from_secs(60);
 /// Time that the watch gets to show our own write, before what it shows is believed to be somebody else's.
@@ -53,6 +56,7 @@ enum Difference {
     None,
     Minor,
     Major,
+    Claim,
 }
 
 /// Publishes statements until the process ends.
@@ -192,7 +196,15 @@ fn difference(current: &PeerStatus, wanted: &PeerStatus) -> Difference {
             .iter()
             .any(|current| current.type_ == wanted.type_ && current.message == wanted.message)
     });
-    if essence(current) != essence(wanted) || turned || outdated {
+    let claim = |status: &PeerStatus| PeerStatus {
+        applied_revision: None,
+        backend: None,
+        version: None,
+        ..essence(status)
+    };
+    if claim(current) != claim(wanted) {
+        Difference::Claim
+    } else if essence(current) != essence(wanted) || turned || outdated {
         Difference::Major
     } else if reworded || current.observed_generation != wanted.observed_generation {
         Difference::Minor
@@ -239,6 +251,8 @@ struct Budget {
     tokens: u32,
     refilled: Instant,
     last: Option<Instant>,
+    /// Since when there is a major difference.
+    differs_since: Option<Instant>,
 }
 
 impl Budget {
@@ -247,15 +261,24 @@ impl Budget {
             tokens: BURST,
             refilled: now,
             last: None,
+            differs_since: None,
         }
     }
 
     fn due(&mut self, difference: Difference, now: Instant) -> Due {
         self.refill(now);
+        let settled = match difference {
+            Difference::Major => *self.differs_since.get_or_insert(now) + SETTLE,
+            _ => {
+                self.differs_since = None;
+                now
+            }
+        };
         match difference {
             Difference::None => Due::Never,
-            Difference::Major if self.tokens > 0 => Due::Now,
-            Difference::Major => Due::At(self.refilled + REFILL),
+            Difference::Major if now < settled => Due::At(settled),
+            Difference::Claim | Difference::Major if self.tokens > 0 => Due::Now,
+            Difference::Claim | Difference::Major => Due::At(self.refilled + REFILL),
             Difference::Minor => match self.last {
                 Some(last) if now < last + MINOR_PAUSE => Due::At(last + MINOR_PAUSE),
                 _ => Due::Now,
@@ -267,6 +290,7 @@ impl Budget {
         self.refill(now);
         self.tokens = self.tokens.saturating_sub(1);
         self.last = Some(now);
+        self.differs_since = None;
     }
 
     fn refill(&mut self, now: Instant) {

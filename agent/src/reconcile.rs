@@ -335,3 +335,6 @@ impl<P: Platform> Agent<P> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,6 +182,16 @@ impl Outcome {
             (false, "ReadBackDiffers", message)
         } else {
             match (self.role, self.revision) {
+                (Role::Unknown, _) if self.refused.is_some() => (
+                    false,
+                    "RevisionRefused",
+                    "the only plan there is was refused, and there is no last good one; what the kernel holds stays".to_owned(),
+                ),
+                (Role::Unknown, _) if self.awaiting.is_empty() => (
+                    false,
+                    "PlanUnreadable",
+                    "the only plan there is cannot be read, and there is no last good one; what the kernel holds stays".to_owned(),
+                ),
                 (Role::Unknown, _) => (
                     false,
                     "Waiting",
@@ -333,9 +343,17 @@ mod tests {
             (
                 Outcome {
                     role: Role::Unknown,
+                    awaiting: vec!["NetworkPlans"],
                     ..member()
                 },
                 "Waiting",
+            ),
+            (
+                Outcome {
+                    role: Role::Unknown,
+                    ..member()
+                },
+                "PlanUnreadable",
             ),
             (
                 Outcome {

@@ -18,8 +18,8 @@ use crate::options::Settings;
 use crate::platform::{Backend, Platform};
 use crate::publish::{self, Statement};
 use crate::reconcile::Agent;
-use crate::report::{Outcome, chain};
-use crate::watch;
+use crate::report::{Outcome, Role, chain};
+use crate::{schema, watch};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config};
 use std::future::Future;
@@ -37,6 +37,8 @@ const DEBOUNCE: Duration = Duration::from_millis(5);
 const TICK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Pause before a repair, when the one before did not last: first and longest.
 const REPAIR_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Time after which a reconcile that failed is tried again.
+const RETRY: Duration = Duration::from_secs(3);
 /// Pause before the credential is read again, when it could not be.
 const CREDENTIAL_PAUSE: Duration = Duration::from_secs(5);
 
@@ -65,7 +67,6 @@ pub async fn run<P: Platform>(
     let metrics = Metrics::new(agent.platform.backend());
     let shared = Arc::new(Shared::default());
     let (state, statements) = tokio::sync::watch::channel(None);
-    let names = Names::start(agent.memory.seen().names.clone());
     let background = [
         tokio::spawn(serve(metrics.clone(), settings.metrics_address)),
         tokio::spawn(follow_api(
@@ -80,10 +81,11 @@ pub async fn run<P: Platform>(
     if let Ok(config) = configuration(settings.kubeconfig.as_deref()).await {
         agent.set_api_servers(api_server(&config).into_iter().collect());
     }
+    let known_names = agent.memory.seen().names.clone();
     let mut shell = Loop {
         agent,
         shared,
-        names,
+        names: Names::start(known_names),
         metrics,
         state,
         settings,
@@ -125,8 +127,10 @@ impl<P: Platform> Loop<'_, P> {
         let mut tick = TICK.0;
         let mut repair = REPAIR_PAUSE.0;
         loop {
+            let before = self.previous.as_ref().map(Outcome::verdicts);
             let outcome = self.reconcile(cause).await;
-            if outcome.writes > 0 || !outcome.is_applied() {
+            // Handshakes follow soon after a change, and are news then.
+            if outcome.writes > 0 || before != Some(outcome.verdicts()) {
                 tick = TICK.0;
             }
             // Somebody undoes what we write, or it does not take: answer more slowly each time.
@@ -139,14 +143,17 @@ impl<P: Platform> Loop<'_, P> {
             if restless {
                 sleep(repair).await;
             }
-            cause = self.next(&mut tick).await;
+            let settled = outcome.is_applied() || outcome.role == Role::Unknown;
+            cause = self.next(&mut tick, settled).await;
         }
     }
 
-    /// Waits for something to do.
-    async fn next(&mut self, tick: &mut Duration) -> Cause {
+    /// Waits for something to do. What did not settle is tried again soon, without being told to.
+    async fn next(&mut self, tick: &mut Duration, settled: bool) -> Cause {
         let jitter = 0.8 + 0.4 * rand::random::<f64>();
-        let resync = Instant::now() + Duration::from_secs(self.settings.resync).mul_f64(jitter);
+        let pause = Duration::from_secs(self.settings.resync);
+        let pause = if settled { pause } else { pause.min(RETRY) };
+        let resync = Instant::now() + pause.mul_f64(jitter);
         loop {
             let look = Instant::now() + *tick;
             let cause = tokio::select! {
@@ -163,7 +170,8 @@ impl<P: Platform> Loop<'_, P> {
             *tick = (*tick * 2).min(TICK.1);
             let news = self.agent.has_news().await;
             self.agent.memory.flush(std::time::Instant::now(), false);
-            if news {
+            // A host that cannot be read is no news while it is known.
+            if news && settled {
                 return cause;
             }
         }
@@ -261,6 +269,7 @@ async fn follow_api(
     };
     let peers = Api::namespaced(client.clone(), &settings.namespace);
     let own_peer = shared.own();
+    let schema = schema::wait_for(client.clone());
     tokio::join!(
         watch::run(
             client,
@@ -269,7 +278,10 @@ async fn follow_api(
             &settings.mesh_namespace,
             &own
         ),
-        publish::run(peers, statements, own_peer, metrics),
+        async {
+            schema.await;
+            publish::run(peers, statements, own_peer, metrics).await;
+        },
     );
 }
 
@@ -298,3 +310,6 @@ fn api_server(config: &Config) -> Option<ApiServer> {
         Err(_) => NodeName::new(host).ok().map(ApiServer::Name),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::report::{Outcome, Role};
 use tieline_core::ids::PeerName;
+use tieline_core::keys::PublicKey;
 
 fn own(status: PeerStatus) -> OwnPeer {
     OwnPeer {
@@ -34,16 +35,14 @@ fn at(second: i64) -> Timestamp {
 
 #[test]
 fn what_was_written_needs_no_second_write() {
-    let first = compose(
-        &statement(Role::Member),
-        &own(PeerStatus::default()),
-        at(10),
-    );
+    let mut statement = statement(Role::Member);
+    statement.claim.sealing_key = Some(PublicKey::from_bytes([9; 32]).unwrap());
+    let first = compose(&statement, &own(PeerStatus::default()), at(10));
     assert_eq!(
         difference(&PeerStatus::default(), &first),
-        Difference::Major
+        Difference::Claim
     );
-    let second = compose(&statement(Role::Member), &own(first.clone()), at(99));
+    let second = compose(&statement, &own(first.clone()), at(99));
     assert_eq!(difference(&first, &second), Difference::None);
     assert_eq!(first, second);
 }
@@ -93,7 +92,7 @@ fn a_message_or_a_generation_is_minor_and_others_conditions_are_not_ours() {
 }
 
 #[test]
-fn a_flapping_condition_is_written_four_times_and_then_every_fifteen_seconds() {
+fn a_flapping_condition_is_written_eight_times_and_then_every_fifteen_seconds() {
     let start = Instant::now();
     let mut budget = Budget::new(start);
     let mut writes = Vec::new();
@@ -102,13 +101,25 @@ fn a_flapping_condition_is_written_four_times_and_then_every_fifteen_seconds() {
         match budget.due(Difference::Major, now) {
             Due::Now => {
                 budget.spend(now);
-                writes.push(now.duration_since(start).as_secs());
+                writes.push(now.duration_since(start).as_millis());
             }
             Due::At(at) => now = at,
             Due::Never => unreachable!("it differs always"),
         }
     }
-    assert_eq!(writes, [0, 0, 0, 0, 15, 30, 45]);
+    assert_eq!(
+        writes,
+        [
+            400, 800, 1200, 1600, 2000, 2400, 2800, 3200, 15_400, 30_400, 45_400
+        ]
+    );
+}
+
+#[test]
+fn a_claim_is_written_at_once() {
+    let start = Instant::now();
+    let mut budget = Budget::new(start);
+    assert!(matches!(budget.due(Difference::Claim, start), Due::Now));
 }
 
 #[test]
