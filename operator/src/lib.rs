@@ -48,6 +48,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
 use rand::Rng;
 use rand::distr::Alphanumeric;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -168,6 +169,7 @@ pub async fn run(
     let resync = Duration::from_secs(options.resync);
     let mut wait = resync;
     let mut retry = FIRST_RETRY;
+    let mut told = BTreeSet::new();
     loop {
         let jittered = wait + wait.mul_f64(rand::rng().random_range(0.0..0.1));
         tokio::select! {
@@ -185,11 +187,16 @@ pub async fn run(
         metrics.passes.inc();
         match reconcile(&store, &writer, &mut keeper).await {
             Ok(pass) => {
-                retry = FIRST_RETRY;
+                if pass.refused.is_empty() {
+                    retry = FIRST_RETRY;
+                } else {
+                    wait = retry;
+                    retry = (retry * 2).min(LONGEST_RETRY);
+                }
                 metrics
                     .pass_seconds
                     .observe(started.elapsed().as_secs_f64());
-                report(&pass, &metrics);
+                report(&pass, &metrics, &mut told);
                 for happening in status::done(&store.snapshot(), &pass) {
                     // The receiver lives as long as the lane.
                     let _ = events.send(happening);
@@ -237,20 +244,29 @@ async fn schema_fits(client: &Client, shutdown: &mut channel::Receiver<bool>) ->
     }
 }
 
-/// Logs and counts what a pass found.
-fn report(pass: &Decided, metrics: &Metrics) {
+/// Counts what a pass found, and logs what the pass before had not found.
+fn report(pass: &Decided, metrics: &Metrics, told: &mut BTreeSet<String>) {
     let report = &pass.proposal.report;
     let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     metrics.refusals.set(gauge(report.refusals.len()));
     metrics.waiting.set(gauge(report.waiting.len()));
     metrics.peers.set(gauge(pass.accepted.peers.len()));
     metrics.findings.set(i64::from(pass.trouble.is_some()));
-    if let Some((reason, message)) = &pass.trouble {
-        tracing::error!(reason, "{message}");
+    let trouble = pass
+        .trouble
+        .iter()
+        .map(|(reason, message)| format!("{reason}: {message}"));
+    let errors: BTreeSet<String> = trouble
+        .chain(pass.refused.iter().map(ToString::to_string))
+        .collect();
+    let warnings: BTreeSet<String> = pass.world.invalid.iter().map(ToString::to_string).collect();
+    for error in errors.difference(told) {
+        tracing::error!("{error}");
     }
-    for invalid in &pass.world.invalid {
-        tracing::warn!("{invalid}");
+    for warning in warnings.difference(told) {
+        tracing::warn!("{warning}");
     }
+    *told = errors.into_iter().chain(warnings).collect();
 }
 
 /// The host's name and a random suffix: two processes never share it.

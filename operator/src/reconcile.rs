@@ -2,38 +2,88 @@
 //! interrupted is simply made again.
 //!
 //! ```text
-//!  index ─► world ─► plan ─► check ─► ledgers ─► podCIDRs, plans ─► Peers ─► Secrets ─► (status lane)
-//!           pure     pure    pure     compare     server-side        accepted             people read it;
-//!                                     and swap    apply              claims               nobody waits for it
+//!  index ─► world ─► plan ─► check ─► accept ─► ledgers ─► plans, keys ─► Peers, podCIDRs, the rest ─► status lane
+//!           └──────────── pure ────────────┘    compare    server-side apply, without force           people read it;
+//!                                               and swap                                              nobody waits
 //! ```
 //!
 //! Ledgers come first: what they do not record is granted to nobody. Plans come before Peers, whose spec names the least
-//! plan revision they go with.
+//! plan revision they go with; an attachment's key is stored before anything is sealed with it.
 
 use crate::index::Index;
 use crate::restore::{self, Frozen, Seen};
 use crate::store::Store;
 use crate::vpn::{self, Attachment};
 use crate::world::{self, Memory, World};
-use crate::write::{WriteError, Writer, differs};
+use crate::write::{Write, WriteError, Writer, differs};
 use crypto_box::aead::OsRng;
-use futures::stream::{self, StreamExt};
-use k8s_openapi::api::core::v1::Node;
-use std::collections::BTreeMap;
-use std::future::Future;
-use std::sync::Arc;
-use tieline_core::cidr::Prefix;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+use tieline_core::check::{Finding, check};
 use tieline_core::claims::{Accepted, accept};
 use tieline_core::ids::{ClusterName, Lineage, LinkName, VpnName};
 use tieline_core::ledger::LedgerName;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::plan::{Notice, Proposal, plan};
-use tieline_core::{check, peer::AcceptedPeers};
 use tieline_crds::convert::{self, Invalid};
-use tieline_crds::{AddressLedger, NetworkPlanSpec, Peer, PeerSpec};
 
-/// How many independent writes run at once.
-const PARALLEL: usize = 8;
+/// One pass. Ends early when this process does not lead, when a ledger has changed since it was read, or when the API
+/// server does not answer; then it has to be made again. What the API server refuses is kept in
+/// [`Decided::refused`] and stops nothing else.
+///
+/// # Errors
+/// The first [`WriteError`] that ends the pass.
+pub async fn reconcile(
+    store: &Store,
+    writer: &Writer,
+    keeper: &mut Keeper,
+) -> Result<Decided, WriteError> {
+    // Pure: everything that follows from what was read.
+    let started = Instant::now();
+    let index = store.snapshot();
+    let mut decided = decide(&index, keeper);
+    let (attachments, keys) = vpn::attachments(
+        &index,
+        &decided.proposal.plans,
+        &decided.accepted.peers,
+        &mut OsRng,
+    );
+    decided.attachments = attachments;
+    writer.decided_in(started.elapsed());
+    if decided.trouble.is_some() {
+        return Ok(decided);
+    }
+
+    // IO: ledgers, by compare-and-swap.
+    decided.settle(writer.send_all(ledgers(&index, &decided)).await)?;
+    if decided.ledger_refused() {
+        return Ok(decided);
+    }
+
+    // IO: plans, and the keys of new attachments.
+    let mut writes = plans(&index, &mut decided);
+    writes.extend(keys.into_iter().map(Write::NewSecret));
+    decided.settle(writer.send_all(writes).await)?;
+
+    // Pure: secrets of gateways, sealed where something changed.
+    let claims = &decided.world.claims;
+    vpn::seal(
+        &decided.attachments,
+        &mut decided.accepted.peers,
+        claims,
+        &mut OsRng,
+    );
+
+    // IO: Peers, podCIDRs, configurations for the other sides, and what has no reason to exist any more.
+    let mut writes = peers(&decided);
+    writes.extend(pod_cidrs(&index, &decided));
+    writes.extend(gone(&index, &decided));
+    let plans = &decided.proposal.plans;
+    let configurations = vpn::configurations(&index, plans, &decided.attachments);
+    writes.extend(configurations.into_iter().map(Write::Secret));
+    decided.settle(writer.send_all(writes).await)?;
+    Ok(decided)
+}
 
 /// What outlives a pass.
 #[derive(Debug)]
@@ -49,7 +99,7 @@ pub struct Keeper {
 }
 
 /// The outcome of a pass, from which statuses follow.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Decided {
     /// What was decided on.
     pub world: World,
@@ -65,25 +115,26 @@ pub struct Decided {
     pub too_large: BTreeMap<LinkName, String>,
     /// Why nothing was written: reason and message.
     pub trouble: Option<(&'static str, String)>,
+    /// Writes that the API server refused.
+    pub refused: Vec<WriteError>,
 }
 
 impl Decided {
     /// Everything that a user must change.
     pub fn refusals(&self) -> impl Iterator<Item = &Notice> {
-        self.world
-            .notices
-            .iter()
-            .filter(|it| it.reason != "LedgerFrozen")
+        let own = self.world.notices.iter();
+        own.filter(|it| it.reason != restore::LEDGER_FROZEN)
             .chain(&self.proposal.report.refusals)
     }
 
     /// Everything that could not be done.
     pub fn notices(&self) -> impl Iterator<Item = &Notice> {
+        let report = &self.proposal.report;
         self.world
             .notices
             .iter()
-            .chain(&self.proposal.report.refusals)
-            .chain(&self.proposal.report.waiting)
+            .chain(&report.refusals)
+            .chain(&report.waiting)
     }
 
     /// Plans that stay as they are, because their link cannot be read.
@@ -94,67 +145,26 @@ impl Decided {
             .values()
             .filter(|plan| self.world.aside.contains_key(&plan.link))
     }
-}
 
-/// One pass. Ends early when this process does not lead or a write fails; then it has to be made again.
-///
-/// # Errors
-/// The first [`WriteError`].
-pub async fn reconcile(
-    store: &Store,
-    writer: &Writer,
-    keeper: &mut Keeper,
-) -> Result<Decided, WriteError> {
-    let index = store.snapshot(); //                                                             pure from here …
-    let mut decided = decide(&index, keeper);
-    if decided.trouble.is_some() {
-        return Ok(decided);
+    /// Keeps refusals, and passes on the first error that ends a pass.
+    fn settle(&mut self, errors: Vec<WriteError>) -> Result<(), WriteError> {
+        for error in errors {
+            match error {
+                WriteError::Refused { .. } => self.refused.push(error),
+                other => return Err(other),
+            }
+        }
+        Ok(())
     }
-    all(ledgers(&index, &decided.proposal), |it| writer.ledger(it)).await?; //                    IO: compare-and-swap
-    let plans = plans(&index, &mut decided); //                                                  pure
-    let (cidrs, plans) = tokio::join!(
-        all(
-            pod_cidrs(&index, &decided.proposal),
-            |(node, cidrs)| async move { writer.pod_cidrs(&node, &cidrs).await }
-        ), // IO
-        all(plans, |(name, spec)| async move {
-            writer.spec::<tieline_crds::NetworkPlan>(&name, &spec).await
-        }), //          IO
-    );
-    cidrs.and(plans)?;
-    let (attachments, new) = vpn::attachments(
-        &index,
-        &decided.proposal.plans,
-        &decided.accepted.peers,
-        &mut OsRng,
-    ); // pure
-    all(
-        new,
-        |secret| async move { writer.new_secret(&secret).await },
-    )
-    .await?; //                 IO: once per attachment
-    vpn::seal(
-        &attachments,
-        &mut decided.accepted.peers,
-        &decided.world.claims,
-        &mut OsRng,
-    ); //   pure
-    all(
-        peers(&index, &decided.accepted.peers),
-        |(name, spec)| async move { writer.spec::<Peer>(&name, &spec).await },
-    )
-    .await?; // IO
-    all(gone(&index, &decided), |gone| async move {
-        gone.delete(writer).await
-    })
-    .await?; //        IO
-    let configurations = vpn::configurations(&index, &decided.proposal.plans, &attachments); //   pure
-    all(configurations, |secret| async move {
-        writer.secret(&secret).await
-    })
-    .await?; //          IO
-    decided.attachments = attachments;
-    Ok(decided)
+
+    /// Nothing may follow a ledger that was not stored.
+    fn ledger_refused(&mut self) -> bool {
+        let Some(error) = self.refused.first() else {
+            return false;
+        };
+        self.trouble = Some(("LedgerRefused", format!("nothing else is written: {error}")));
+        true
+    }
 }
 
 /// Everything that can be decided before anything is written.
@@ -164,8 +174,10 @@ fn decide(index: &Index, keeper: &mut Keeper) -> Decided {
     let waiting = restore::restrict(&mut world.fleet, &world.before.ledgers, &frozen);
     world.notices.extend(waiting);
     let proposal = plan(&world.fleet, &world.before);
-    let findings = check::check(&world.fleet, &world.before, &proposal);
-    let trouble = trouble(&world.broken, &findings);
+    let trouble = trouble(
+        &world.broken,
+        &check(&world.fleet, &world.before, &proposal),
+    );
     let accepted = accept(&proposal, &world.peers, &world.claims);
     Decided {
         world,
@@ -175,45 +187,41 @@ fn decide(index: &Index, keeper: &mut Keeper) -> Decided {
         frozen,
         too_large: BTreeMap::new(),
         trouble,
+        refused: Vec::new(),
     }
 }
 
-fn trouble(broken: &[Invalid], findings: &[check::Finding]) -> Option<(&'static str, String)> {
-    let texts = |all: Vec<String>| world::some_of(all.into_iter());
+fn trouble(broken: &[Invalid], findings: &[Finding]) -> Option<(&'static str, String)> {
     if !broken.is_empty() {
-        let message = texts(broken.iter().map(ToString::to_string).collect());
-        return Some((
-            "RecordUnreadable",
-            format!("nothing is decided while this cannot be read: {message}"),
-        ));
+        let what = world::some_of(broken.iter());
+        let message = format!("nothing is decided while this cannot be read: {what}");
+        return Some(("RecordUnreadable", message));
     }
     if !findings.is_empty() {
-        let message = texts(findings.iter().map(ToString::to_string).collect());
-        return Some((
-            "CheckFailed",
-            format!("the plan breaks invariants, so nothing is written: {message}"),
-        ));
+        let what = world::some_of(findings.iter());
+        let message = format!("the plan breaks invariants, so nothing is written: {what}");
+        return Some(("CheckFailed", message));
     }
     None
 }
 
 /// Ledgers that changed, with the version that they were decided from.
-fn ledgers(index: &Index, proposal: &Proposal) -> Vec<AddressLedger> {
+fn ledgers(index: &Index, decided: &Decided) -> Vec<Write> {
     let mut changed = Vec::new();
-    for (name, ledger) in &proposal.ledgers {
+    for (name, ledger) in &decided.proposal.ledgers {
         let mut object = convert::ledger_object(name, ledger);
         match index.ledgers.get(&name.to_string()) {
             Some(held) if !differs(&object.spec, Some(&held.spec)) => continue,
             Some(held) => object.metadata = held.metadata.clone(),
             None => {}
         }
-        changed.push(object);
+        changed.push(Write::Ledger(Box::new(object)));
     }
     changed
 }
 
 /// Plans that changed and fit into an object.
-fn plans(index: &Index, decided: &mut Decided) -> Vec<(String, NetworkPlanSpec)> {
+fn plans(index: &Index, decided: &mut Decided) -> Vec<Write> {
     let mut changed = Vec::new();
     for (link, plan) in &decided.proposal.plans {
         if decided.world.aside.contains_key(link) {
@@ -222,7 +230,7 @@ fn plans(index: &Index, decided: &mut Decided) -> Vec<(String, NetworkPlanSpec)>
         match convert::plan_spec(plan) {
             Ok(spec) => {
                 if differs(&spec, index.plans.get(link.as_str()).map(|held| &held.spec)) {
-                    changed.push((link.to_string(), spec));
+                    changed.push(Write::Plan(link.to_string(), Box::new(spec)));
                 }
             }
             Err(error) => drop(decided.too_large.insert(link.clone(), error.to_string())),
@@ -231,88 +239,85 @@ fn plans(index: &Index, decided: &mut Decided) -> Vec<(String, NetworkPlanSpec)>
     changed
 }
 
-fn pod_cidrs(index: &Index, proposal: &Proposal) -> Vec<(Arc<Node>, Vec<Prefix>)> {
-    let nodes = proposal
+/// Peers that changed.
+fn peers(decided: &Decided) -> Vec<Write> {
+    let held = &decided.world.peers;
+    let changed = decided
+        .accepted
+        .peers
+        .iter()
+        .filter(|(name, peer)| held.get(*name) != Some(*peer));
+    changed
+        .map(|(name, peer)| Write::Peer(name.to_string(), Box::new(convert::peer_spec(peer))))
+        .collect()
+}
+
+/// Nodes that get their podCIDRs.
+fn pod_cidrs(index: &Index, decided: &Decided) -> Vec<Write> {
+    let nodes = decided
+        .proposal
         .nodes
         .iter()
         .filter(|(_, node)| !node.assign.is_empty());
     nodes
         .filter_map(|(id, node)| {
-            Some((
-                index.nodes.get(id.node.as_str())?.clone(),
-                node.assign.clone(),
-            ))
+            let object = index.nodes.get(id.node.as_str())?;
+            Some(Write::PodCidrs(object.clone(), node.assign.clone()))
         })
         .collect()
 }
 
-fn peers(index: &Index, accepted: &AcceptedPeers) -> Vec<(String, PeerSpec)> {
-    let specs = accepted
-        .iter()
-        .map(|(name, peer)| (name.to_string(), convert::peer_spec(peer)));
-    specs
-        .filter(|(name, spec)| differs(spec, index.peers.get(name).map(|held| &held.spec)))
-        .collect()
-}
-
-/// What has no reason to exist any more.
-enum Gone {
-    Plan(Arc<tieline_crds::NetworkPlan>),
-    Peer(Arc<Peer>),
-}
-
-impl Gone {
-    async fn delete(self, writer: &Writer) -> Result<(), WriteError> {
-        match self {
-            Self::Plan(plan) => writer.delete(&*plan).await,
-            Self::Peer(peer) => writer.delete(&*peer).await,
-        }
-    }
-}
-
 /// Plans of links that are gone, and Peers of nodes that are gone or whose cluster no link names. A node that merely
 /// waits keeps its Peer.
-fn gone(index: &Index, decided: &Decided) -> Vec<Gone> {
+fn gone(index: &Index, decided: &Decided) -> Vec<Write> {
     let world = &decided.world;
-    let member = |cluster: &str| {
+    let mut members: BTreeSet<&str> = BTreeSet::new();
+    members.extend(
         world
             .fleet
             .links
             .values()
-            .any(|link| link.clusters.iter().any(|it| it.as_str() == cluster))
-            || decided
-                .kept_plans()
-                .any(|plan| plan.clusters.iter().any(|it| it.name.as_str() == cluster))
-            || world
-                .notices
-                .iter()
-                .any(|it| it.kind == "Cluster" && it.name == cluster)
-    };
+            .flat_map(|link| &link.clusters)
+            .map(ClusterName::as_str),
+    );
+    members.extend(
+        decided
+            .kept_plans()
+            .flat_map(|plan| &plan.clusters)
+            .map(|it| it.name.as_str()),
+    );
+    // A cluster that waits for a frozen ledger is left as it is.
+    let frozen = world
+        .notices
+        .iter()
+        .filter(|it| it.reason == restore::LEDGER_FROZEN);
+    members.extend(
+        frozen
+            .filter(|it| it.kind == "Cluster")
+            .map(|it| it.name.as_str()),
+    );
+    let planned: BTreeSet<&str> = decided
+        .accepted
+        .peers
+        .keys()
+        .map(|name| name.as_str())
+        .collect();
+
     let plans = index
         .plans
         .iter()
-        .filter(|(_, plan)| index.links.get(&plan.spec.link).is_none());
-    let peers = index.peers.iter().filter(|(name, peer)| {
-        let planned = decided.accepted.peers.keys().any(|it| it.as_str() == *name);
-        !planned && !(index.nodes.get(&peer.spec.node).is_some() && member(&peer.spec.cluster))
-    });
-    plans
-        .map(|(_, it)| Gone::Plan(it.clone()))
-        .chain(peers.map(|(_, it)| Gone::Peer(it.clone())))
-        .collect()
-}
-
-/// Runs independent writes, a few at once. All are tried; the first error is returned.
-async fn all<T, F>(items: Vec<T>, write: impl Fn(T) -> F) -> Result<(), WriteError>
-where
-    F: Future<Output = Result<(), WriteError>>,
-{
-    let results: Vec<_> = stream::iter(items)
-        .map(write)
-        .buffer_unordered(PARALLEL)
-        .collect()
-        .await;
-    results.into_iter().collect()
+        .filter(|(_, plan)| index.links.get(&plan.spec.link).is_none())
+        .map(|(_, plan)| Write::DeletePlan(plan.clone()));
+    let peers = index
+        .peers
+        .iter()
+        .filter(|(name, peer)| {
+            let waits = index.nodes.get(&peer.spec.node).is_some()
+                && members.contains(peer.spec.cluster.as_str());
+            !planned.contains(name) && !waits
+        })
+        .map(|(_, peer)| Write::DeletePeer(peer.clone()));
+    plans.chain(peers).collect()
 }
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ use tieline_core::plan::Notice;
 /// Annotation on an AddressLedger: the revision that an administrator gives up.
 pub const ACCEPT: &str = "tieline.dev/accept-restore";
 
+/// Reason of what waits for a frozen ledger.
+pub const LEDGER_FROZEN: &str = "LedgerFrozen";
+
 /// Highest revisions that this process has seen.
 #[derive(Debug, Clone, Default)]
 pub struct Seen(BTreeMap<LedgerName, (Lineage, u64)>);
@@ -160,7 +163,7 @@ pub fn restrict(
             kind: kind.to_owned(),
             name: object,
             link,
-            reason: "LedgerFrozen".to_owned(),
+            reason: LEDGER_FROZEN.to_owned(),
             message: format!("waits for a grant: {why}"),
         };
         match name {

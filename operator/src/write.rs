@@ -9,6 +9,7 @@ use crate::lease::Leadership;
 use crate::metrics::{Metrics, WriteLabels};
 use crate::store::Store;
 use crate::watch::chain;
+use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
@@ -18,12 +19,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use tieline_core::cidr::Prefix;
-use tieline_crds::AddressLedger;
+use tieline_crds::{AddressLedger, NetworkPlan, NetworkPlanSpec, Peer, PeerSpec};
 
 /// The one field manager.
 pub const MANAGER: &str = "tieline-operator";
+/// How many independent writes run at once.
+const PARALLEL: usize = 8;
 /// Label on objects that a link uses; a policy refuses to delete them.
 pub const IN_USE: &str = "tieline.dev/in-use";
 
@@ -55,6 +59,27 @@ pub enum WriteError {
         /// Why.
         reason: String,
     },
+}
+
+/// One thing to write, as data.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// A ledger, created, or replaced if it still has the resourceVersion that it carries.
+    Ledger(Box<AddressLedger>),
+    /// Name and spec of a NetworkPlan.
+    Plan(String, Box<NetworkPlanSpec>),
+    /// Name and spec of a Peer.
+    Peer(String, Box<PeerSpec>),
+    /// A Node and its podCIDRs.
+    PodCidrs(Arc<Node>, Vec<Prefix>),
+    /// A Secret that must not exist yet.
+    NewSecret(Secret),
+    /// A Secret that is derived and may change.
+    Secret(Secret),
+    /// A plan that is to go.
+    DeletePlan(Arc<NetworkPlan>),
+    /// A Peer that is to go.
+    DeletePeer(Arc<Peer>),
 }
 
 /// Sends writes while this process leads.
@@ -94,6 +119,34 @@ impl Writer {
         }
     }
 
+    /// Sends independent writes, a few at once. All are tried; what failed is returned.
+    pub async fn send_all(&self, writes: Vec<Write>) -> Vec<WriteError> {
+        stream::iter(writes)
+            .map(|write| self.send_one(write))
+            .buffer_unordered(PARALLEL)
+            .filter_map(|result| async { result.err() })
+            .collect()
+            .await
+    }
+
+    async fn send_one(&self, write: Write) -> Result<(), WriteError> {
+        match write {
+            Write::Ledger(ledger) => self.ledger(*ledger).await,
+            Write::Plan(name, spec) => self.spec::<NetworkPlan>(&name, &*spec).await,
+            Write::Peer(name, spec) => self.spec::<Peer>(&name, &*spec).await,
+            Write::PodCidrs(node, cidrs) => self.pod_cidrs(&node, &cidrs).await,
+            Write::NewSecret(secret) => self.new_secret(&secret).await,
+            Write::Secret(secret) => self.secret(&secret).await,
+            Write::DeletePlan(plan) => self.delete(&*plan).await,
+            Write::DeletePeer(peer) => self.delete(&*peer).await,
+        }
+    }
+
+    /// Notes how long deciding took.
+    pub fn decided_in(&self, time: Duration) {
+        self.metrics.decide_seconds.observe(time.as_secs_f64());
+    }
+
     /// Whether writes are allowed now.
     #[must_use]
     pub fn leads(&self) -> bool {
@@ -104,7 +157,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`]; [`WriteError::Conflict`] means: decide again.
-    pub async fn ledger(&self, ledger: AddressLedger) -> Result<(), WriteError> {
+    async fn ledger(&self, ledger: AddressLedger) -> Result<(), WriteError> {
         let api: Api<AddressLedger> = Api::all(self.client.clone());
         let name = ledger.name_any();
         let new = ledger.metadata.resource_version.is_none();
@@ -137,7 +190,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn spec<K>(&self, name: &str, spec: &impl Serialize) -> Result<(), WriteError>
+    async fn spec<K>(&self, name: &str, spec: &impl Serialize) -> Result<(), WriteError>
     where
         K: Written + Resource<Scope = NamespaceResourceScope>,
     {
@@ -232,7 +285,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn pod_cidrs(&self, node: &Node, cidrs: &[Prefix]) -> Result<(), WriteError> {
+    async fn pod_cidrs(&self, node: &Node, cidrs: &[Prefix]) -> Result<(), WriteError> {
         let name = node.name_any();
         let body = json!({
             "metadata": {"uid": node.uid()},
@@ -255,7 +308,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`]; [`WriteError::Conflict`] when it exists already.
-    pub async fn new_secret(&self, secret: &Secret) -> Result<(), WriteError> {
+    async fn new_secret(&self, secret: &Secret) -> Result<(), WriteError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PostParams {
             field_manager: Some(MANAGER.into()),
@@ -269,7 +322,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn secret(&self, secret: &Secret) -> Result<(), WriteError> {
+    async fn secret(&self, secret: &Secret) -> Result<(), WriteError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let name = secret.name_any();
         self.send(
@@ -284,7 +337,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`]; one that is gone already is no error.
-    pub async fn delete<K>(&self, object: &K) -> Result<(), WriteError>
+    async fn delete<K>(&self, object: &K) -> Result<(), WriteError>
     where
         K: Written + Resource<Scope = NamespaceResourceScope>,
     {

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
-use tieline_crds::{Cluster, ClusterLink, NetworkPlan, Site};
+use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site};
 
 /// An API server for the pure part: objects go in as JSON, and what a pass would write goes in again.
 struct Bench {
@@ -52,34 +53,33 @@ impl Bench {
     fn pass(&mut self) -> (Decided, usize) {
         let mut decided = decide(&self.index, &mut self.keeper);
         assert_eq!(decided.trouble, None);
-        let mut writes = 0;
-        for ledger in ledgers(&self.index, &decided.proposal) {
-            writes += 1;
-            self.index.apply(ledger);
+        let mut writes = ledgers(&self.index, &decided);
+        writes.extend(plans(&self.index, &mut decided));
+        writes.extend(peers(&decided));
+        writes.extend(pod_cidrs(&self.index, &decided));
+        writes.extend(gone(&self.index, &decided));
+        let count = writes.len();
+        for write in writes {
+            self.store(write);
         }
-        for (name, spec) in plans(&self.index, &mut decided) {
-            writes += 1;
-            self.index.apply(NetworkPlan::new(&name, spec));
-        }
-        for (node, cidrs) in pod_cidrs(&self.index, &decided.proposal) {
-            writes += 1;
-            let mut node = Node::clone(&node);
-            node.spec.get_or_insert_default().pod_cidrs =
-                Some(cidrs.iter().map(ToString::to_string).collect());
-            self.index.apply(node);
-        }
-        for (name, spec) in peers(&self.index, &decided.accepted.peers) {
-            writes += 1;
-            self.index.apply(Peer::new(&name, spec));
-        }
-        for gone in gone(&self.index, &decided) {
-            writes += 1;
-            match gone {
-                Gone::Plan(plan) => drop(self.index.delete(&*plan)),
-                Gone::Peer(peer) => drop(self.index.delete(&*peer)),
+        (decided, count)
+    }
+
+    fn store(&mut self, write: Write) {
+        match write {
+            Write::Ledger(ledger) => drop(self.index.apply(*ledger)),
+            Write::Plan(name, spec) => drop(self.index.apply(NetworkPlan::new(&name, *spec))),
+            Write::Peer(name, spec) => drop(self.index.apply(Peer::new(&name, *spec))),
+            Write::PodCidrs(node, cidrs) => {
+                let mut node = Node::clone(&node);
+                let cidrs = cidrs.iter().map(ToString::to_string).collect();
+                node.spec.get_or_insert_default().pod_cidrs = Some(cidrs);
+                self.index.apply(node);
             }
+            Write::NewSecret(secret) | Write::Secret(secret) => drop(self.index.apply(secret)),
+            Write::DeletePlan(plan) => drop(self.index.delete(&*plan)),
+            Write::DeletePeer(peer) => drop(self.index.delete(&*peer)),
         }
-        (decided, writes)
     }
 
     fn peers(&self) -> Vec<&str> {

@@ -87,6 +87,15 @@ fn planned(
     if let Some((reason, message)) = &decided.trouble {
         return no(reason, message.clone());
     }
+    if let Some(first) = decided.refused.first() {
+        let more = decided.refused.len() - 1;
+        let more = if more == 0 {
+            String::new()
+        } else {
+            format!(" (and {more} more)")
+        };
+        return no("WriteRefused", format!("{first}{more}"));
+    }
     if let Some(why) = link.and_then(|link| decided.world.aside.get(link)) {
         return no("SetAside", why.clone());
     }

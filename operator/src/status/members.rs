@@ -8,7 +8,7 @@ use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName, SiteName};
 use tieline_crds::Peer;
 use tieline_crds::cluster_link::{NotReady, PathCount};
 
-/// Type of the condition in which an agent reports its paths, with a message `n of m paths up`.
+/// Type of the condition in which an agent reports its paths, with a message that begins `n of m paths`.
 const PATHS_UP: &str = "PathsUp";
 
 /// What is known about all members.
@@ -278,19 +278,17 @@ fn applied_revision(peer: Option<&Peer>) -> u64 {
         .unwrap_or(0)
 }
 
-/// The paths that an agent reports: `n of m paths up`.
+/// The paths that an agent reports: `n of m paths …`, or that it needs none.
 #[must_use]
 pub fn paths_of(peer: &Peer) -> Option<PathCount> {
-    let condition = peer
-        .status
-        .as_ref()?
-        .conditions
-        .iter()
-        .find(|it| it.type_ == PATHS_UP)?;
+    let conditions = &peer.status.as_ref()?.conditions;
+    let condition = conditions.iter().find(|it| it.type_ == PATHS_UP)?;
     let mut words = condition.message.split_whitespace();
-    let up = words.next()?.parse().ok()?;
-    let total = words.nth(1)?.parse().ok()?;
-    (up <= total).then_some(PathCount { up, total })
+    let mut number = |skip: usize| words.nth(skip).and_then(|word| word.parse::<u32>().ok());
+    match (number(0), number(1)) {
+        (Some(up), Some(total)) if up <= total => Some(PathCount { up, total }),
+        _ => (condition.status == "True").then(PathCount::default),
+    }
 }
 
 /// "2 of 6 nodes: a, b" for messages.

@@ -61,19 +61,22 @@ fn long_texts_are_cut_at_a_character() {
 
 #[test]
 fn paths_are_read_from_the_agents_condition_and_nonsense_is_not() {
-    let peer = |message: &str| -> tieline_crds::Peer {
+    let peer = |status: &str, message: &str| -> tieline_crds::Peer {
         serde_json::from_value(serde_json::json!({
             "metadata": {"name": "shop.n1"},
             "spec": {"node": "n1", "cluster": "shop", "site": "s", "segment": "shop.s", "planRevision": 1},
             "status": {"conditions": [{
-                "type": "PathsUp", "status": "True", "reason": "R", "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z",
+                "type": "PathsUp", "status": status, "reason": "R", "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z",
             }]},
         }))
         .unwrap()
     };
-    let paths = paths_of(&peer("3 of 4 paths up")).unwrap();
+    let paths = paths_of(&peer("True", "3 of 4 paths to gateways are up; down: x")).unwrap();
     assert_eq!((paths.up, paths.total), (3, 4));
     for nonsense in ["", "many of 4", "5 of 4 paths up", "3"] {
-        assert!(paths_of(&peer(nonsense)).is_none(), "{nonsense}");
+        assert!(paths_of(&peer("False", nonsense)).is_none(), "{nonsense}");
     }
+    let none_needed =
+        paths_of(&peer("True", "this node needs no path to another gateway")).unwrap();
+    assert_eq!((none_needed.up, none_needed.total), (0, 0));
 }
