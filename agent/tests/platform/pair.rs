@@ -34,7 +34,7 @@ fn pings() {
         let (mut linux, _directory) = near().await;
         reach(&mut linux, &state(Side::Near, 1), &keys(Side::Near)).await;
         far.tell("reach 1");
-        sh("ping -c 5 -i 0.05 -W 5 100.127.0.2; ping -c 5 -i 0.05 -W 5 fd64::2");
+        sh("ping -c 5 -i 0.05 -W 10 100.127.0.2; ping -c 5 -i 0.05 -W 10 fd64::2");
 
         let seen = linux.observe().await.unwrap();
         let alive = seen.liveness[&(name("tie0"), public(21))];
@@ -58,7 +58,7 @@ fn no_loss() {
         let plain = state(Side::Near, 1);
         reach(&mut linux, &plain, &keys(Side::Near)).await;
         far.tell("reach 1");
-        sh("ping -c 1 -W 5 100.127.0.2");
+        sh("ping -c 1 -W 10 100.127.0.2");
 
         let ping = Command::new("ping")
             .args(["-q", "-i", "0.01", "-c", "400", "-W", "1", "100.127.0.2"])
@@ -102,11 +102,11 @@ fn new_port_and_key() {
         let mut wanted = state(Side::Near, 1);
         reach(&mut linux, &wanted, &keys(Side::Near)).await;
         far.tell("reach 1");
-        sh("ping -c 1 -W 5 100.127.0.2");
+        sh("ping -c 1 -W 10 100.127.0.2");
 
         wanted.devices.get_mut(&name("tie0")).unwrap().port = 21999;
         reach(&mut linux, &wanted, &keys(Side::Near)).await;
-        sh("ping -c 1 -W 5 100.127.0.2");
+        sh("ping -c 1 -W 10 100.127.0.2");
         assert_eq!(far.tell("endpoint tie0"), "192.0.2.1:21999");
 
         wanted.devices.get_mut(&name("tie0")).unwrap().public_key = public(77);
@@ -123,7 +123,7 @@ fn multipath() {
         let (mut linux, _directory) = near().await;
         reach(&mut linux, &state(Side::Near, 2), &keys(Side::Near)).await;
         far.tell("reach 2");
-        sh("for i in $(seq 1 32); do ping -c 1 -W 5 10.80.0.$i; ping -c 1 -W 5 fd80::$i; done");
+        sh("for i in $(seq 1 32); do ping -c 1 -W 10 10.80.0.$i; ping -c 1 -W 10 fd80::$i; done");
         let seen = linux.observe().await.unwrap();
         for (rail, key) in [("tie0", 21), ("tie1", 22)] {
             let alive = seen.liveness[&(name(rail), public(key))];
@@ -145,7 +145,7 @@ fn multipath() {
         wanted.sysctls.retain(|path, _| !path.contains("tie1"));
         reach(&mut linux, &wanted, &keys(Side::Near)).await;
         far.tell("reach 1");
-        sh("for i in $(seq 1 8); do ping -c 1 -W 5 10.80.0.$i; ping -c 1 -W 5 fd80::$i; done");
+        sh("for i in $(seq 1 8); do ping -c 1 -W 10 10.80.0.$i; ping -c 1 -W 10 fd80::$i; done");
     });
 }
 

@@ -130,7 +130,9 @@ async fn drain(linux: &mut impl Platform) {
 const FOREIGN: &str = "
     ip link set lo up
     ip link add eth0 type veth peer name far0
+    ip link set eth0 addrgenmode none; ip link set far0 addrgenmode none
     ip addr add 192.0.2.10/24 dev eth0; ip link set eth0 up; ip link set far0 up
+    for i in $(seq 100); do ip -br link | grep -q NO-CARRIER || break; sleep 0.02; done
     ip route add default via 192.0.2.1; ip route add 10.80.0.0/16 via 192.0.2.1
     ip rule add pref 103 lookup 52; ip rule add pref 90 lookup main; ip rule add pref 104 to 10.0.0.0/8 lookup main
     ip route add 10.81.0.0/16 dev eth0 table 52

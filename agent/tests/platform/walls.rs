@@ -34,7 +34,10 @@ pub(crate) const TESTS: &[Test] = &[
 
 const CABLE: &str = "
     ip link set lo up
-    ip link add eth0 type veth peer name far0; ip link set eth0 up; ip link set far0 up
+    ip link add eth0 type veth peer name far0
+    ip link set eth0 addrgenmode none; ip link set far0 addrgenmode none
+    ip link set eth0 up; ip link set far0 up
+    for i in $(seq 100); do ip -br link | grep -q NO-CARRIER || break; sleep 0.02; done
     ip addr add 192.0.2.10/24 dev eth0; ip route add default via 192.0.2.1";
 
 fn walled(egress: &str) -> HostState {
