@@ -52,7 +52,7 @@ pub(super) fn ruleset(
             .iter()
             .filter(|vpn| devices.contains(&vpn.device))
             .collect(),
-        // A name that nft cannot quote is refused by the platform when it looks around.
+        // A name that nft cannot quote is left to the guard of the routes.
         underlay: facts
             .underlay
             .keys()

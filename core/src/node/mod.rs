@@ -48,7 +48,8 @@ pub const KEEPALIVE: u16 = 25;
 /// What only the host knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalFacts {
-    /// Underlay devices by name: those that hold a default route or reach an endpoint.
+    /// Underlay devices by name: those that hold a default route or reach an endpoint. The firewall guards those whose
+    /// name nft can quote ([`crate::host::firewall::Interface`]); the routes guard all.
     pub underlay: BTreeMap<String, UnderlayDevice>,
     /// Addresses of the own API server (and hub), reached on the underlay even inside super-nets.
     pub api_servers: BTreeSet<IpAddr>,
@@ -91,7 +92,8 @@ pub enum PathState {
 /// The configuration of one node: symbolic, a pure function of its arguments.
 ///
 /// A node without an accepted peer, or whose segment the plan does not hold (yet), gets the guard alone: super-nets are
-/// closed, and what the CNI of its cluster does stays alive. The cluster is the first label of the peer's name.
+/// closed, and what the CNI of its cluster does stays alive. The cluster is the first label of the peer's name, or the
+/// only one that there is.
 #[must_use]
 pub fn node_config(
     plan: &NetworkPlan,
@@ -108,6 +110,10 @@ pub fn node_config(
     let cluster = own.and_then(|name| {
         let (cluster, _) = name.as_str().split_once('.')?;
         ClusterName::new(cluster).ok()
+    });
+    let cluster = cluster.or_else(|| match &plan.clusters[..] {
+        [only] => Some(only.name.clone()),
+        _ => None,
     });
     let mut config = NodeConfig {
         revision: plan.revision,

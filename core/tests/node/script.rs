@@ -1,4 +1,7 @@
 //! Every firewall that a node may get is loaded by the real `nft`, in a network namespace of its own.
+//!
+//! The one test of this crate that starts a program: only nft knows whether it takes a script.
+#![allow(clippy::disallowed_methods)]
 
 use crate::fleet::{Shape, SiteShape, facts, world};
 use std::io::Write;
