@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::cidr::PrefixSet;
-use tieline_core::ids::{ClusterName, SiteName};
+use tieline_core::ids::{ClusterName, NodeId, SiteName};
 use tieline_core::ledger::{LedgerName, Owner, State, Use};
 use tieline_crds::cluster::{Granted, NodeCount, SiteGrant};
 use tieline_crds::{Cluster, ClusterStatus};
@@ -21,28 +21,16 @@ pub(super) fn status(
     let name = object.name_any();
     let held = object.status.clone().unwrap_or_default();
     let cluster = ClusterName::new(name.as_str()).ok();
-    let nodes = cluster.as_ref().map_or(0, |cluster| {
-        decided
-            .world
-            .fleet
-            .nodes
-            .keys()
-            .filter(|id| id.cluster == *cluster)
-            .count()
-    });
+    let known = cluster.as_ref().and_then(|it| members.known.get(it));
+    let nodes = known.copied().unwrap_or(0);
     let entries = cluster
         .as_ref()
-        .and_then(|cluster| members.nodes.get(cluster))
+        .and_then(|it| members.nodes.get(it))
         .cloned()
         .unwrap_or_default();
-    let part = cluster.as_ref().map_or(0, |cluster| {
-        decided
-            .proposal
-            .nodes
-            .keys()
-            .filter(|id| id.cluster == *cluster)
-            .count()
-    });
+    let planned = cluster.as_ref().and_then(|it| members.planned.get(it));
+    let planned = planned.map(Vec::as_slice).unwrap_or_default();
+    let part = planned.len();
     let ready_nodes = part.saturating_sub(entries.len());
     let accepted = accepted("Cluster", &name, decided);
     let used = in_use(object, decided);
@@ -88,7 +76,7 @@ pub(super) fn status(
         observed_generation: object.metadata.generation,
         granted: cluster
             .as_ref()
-            .and_then(|cluster| granted(cluster, decided)),
+            .and_then(|cluster| granted(cluster, planned, decided)),
         nodes: Some(NodeCount {
             total: count(nodes),
             ready: count(ready_nodes),
@@ -104,16 +92,18 @@ pub(super) fn status(
 
 /// Whether a link names the cluster.
 pub(super) fn in_use(object: &Cluster, decided: &Decided) -> bool {
-    let name = object.name_any();
+    let Ok(name) = ClusterName::new(object.name_any()) else {
+        return false;
+    };
     decided
         .world
         .fleet
         .links
         .values()
-        .any(|link| link.clusters.iter().any(|it| it.as_str() == name))
+        .any(|link| link.clusters.contains(&name))
         || decided
             .kept_plans()
-            .any(|plan| plan.clusters.iter().any(|it| it.name.as_str() == name))
+            .any(|plan| plan.cluster(&name).is_some())
 }
 
 fn waiting(decided: &Decided, cluster: &str, out: usize, total: usize) -> String {
@@ -132,7 +122,7 @@ fn waiting(decided: &Decided, cluster: &str, out: usize, total: usize) -> String
     )
 }
 
-fn granted(cluster: &ClusterName, decided: &Decided) -> Option<Granted> {
+fn granted(cluster: &ClusterName, planned: &[NodeId], decided: &Decided) -> Option<Granted> {
     let hub = decided.proposal.ledgers.get(&LedgerName::Hub)?;
     let pod_cidrs: PrefixSet = hub
         .held(&Owner::Cluster(cluster.clone()), Use::Pod)
@@ -157,11 +147,9 @@ fn granted(cluster: &ClusterName, decided: &Decided) -> Option<Granted> {
         }
     }
     // Imported ranges lie in no site's chunk.
-    for (_, node) in decided
-        .proposal
-        .nodes
+    for node in planned
         .iter()
-        .filter(|(id, _)| id.cluster == *cluster)
+        .filter_map(|id| decided.proposal.nodes.get(id))
     {
         let site = by_site.entry(node.site.clone()).or_default();
         for prefix in &node.pod_cidrs {

@@ -32,7 +32,7 @@ pub(super) fn status(
     let ready = if unknown {
         0
     } else {
-        total.saturating_sub(count(missing.map_or(0, |it| it.len())))
+        total.saturating_sub(count(missing.copied().unwrap_or(0)))
     };
     let mut not_ready = link
         .and_then(|link| members.not_ready.get(link))

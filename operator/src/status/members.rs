@@ -4,7 +4,9 @@ use crate::index::Index;
 use crate::reconcile::Decided;
 use crate::world::some_of;
 use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::fleet::Link;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName, SiteName};
+use tieline_core::plan::Notice;
 use tieline_crds::Peer;
 use tieline_crds::cluster_link::{NotReady, PathCount};
 
@@ -16,130 +18,167 @@ const PATHS_UP: &str = "PathsUp";
 pub struct Members {
     /// For each link: what is not ready, in order of kind and name.
     pub not_ready: BTreeMap<LinkName, Vec<NotReady>>,
-    /// For each link: members that are not ready, as kind and name.
-    pub missing: BTreeMap<LinkName, BTreeSet<(&'static str, String)>>,
+    /// For each link: how many members are not ready.
+    pub missing: BTreeMap<LinkName, usize>,
     /// For each link: paths.
     pub paths: BTreeMap<LinkName, PathCount>,
     /// For each link: nodes that carry the plan, and all planned ones.
     pub applied: BTreeMap<LinkName, (u32, u32)>,
-    /// For each cluster: nodes that are not ready.
+    /// For each cluster: planned nodes that are not ready.
     pub nodes: BTreeMap<ClusterName, BTreeMap<String, NotReady>>,
-    /// For each site: gateways with a path, and all gateways.
-    pub sites: BTreeMap<SiteName, (u32, u32)>,
+    /// For each cluster: its planned nodes.
+    pub planned: BTreeMap<ClusterName, Vec<NodeId>>,
+    /// For each cluster: how many nodes are known.
+    pub known: BTreeMap<ClusterName, usize>,
+    /// For each site: its gateways.
+    pub gateways: BTreeMap<SiteName, Vec<GatewayState>>,
+}
+
+/// A gateway and what its agent says of its paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayState {
+    /// The node.
+    pub id: NodeId,
+    /// Its rank.
+    pub rank: u8,
+    /// Its Peer.
+    pub peer: PeerName,
+    /// Its paths, when it reports any.
+    pub paths: Option<PathCount>,
 }
 
 impl Members {
-    /// Judges everything.
+    /// Judges everything. Every list is walked once, so that a large fleet costs no more than its size.
     #[must_use]
     pub fn judge(index: &Index, decided: &Decided) -> Self {
         let mut members = Self::default();
         members.judge_nodes(index, decided);
+        let mut owners: BTreeMap<&str, BTreeSet<&ClusterName>> = BTreeMap::new();
+        for id in decided.world.fleet.nodes.keys() {
+            *members.known.entry(id.cluster.clone()).or_default() += 1;
+            owners
+                .entry(id.node.as_str())
+                .or_default()
+                .insert(&id.cluster);
+        }
+        let mut notices: BTreeMap<&LinkName, Vec<&Notice>> = BTreeMap::new();
+        for notice in decided.notices().filter(|it| it.kind != "ClusterLink") {
+            if let Some(link) = &notice.link {
+                notices.entry(link).or_default().push(notice);
+            }
+        }
         for (link, spec) in &decided.world.fleet.links {
-            let mut entries: Vec<NotReady> = Vec::new();
-            for cluster in &spec.clusters {
-                entries.extend(
-                    members
-                        .nodes
-                        .get(cluster)
-                        .into_iter()
-                        .flat_map(BTreeMap::values)
-                        .cloned(),
-                );
-            }
-            for notice in decided
-                .notices()
-                .filter(|it| it.link.as_ref() == Some(link) && it.kind != "ClusterLink")
-            {
-                entries.push(not_ready(
-                    &notice.kind,
-                    &notice.name,
-                    &notice.reason,
-                    notice.message.clone(),
-                ));
-            }
-            for cluster in &spec.clusters {
-                let any = decided.proposal.nodes.values().any(|node| {
-                    node.link == *link
-                        && segment_cluster(decided, link, &node.segment) == Some(cluster)
-                });
-                let told = entries.iter().any(|it| {
-                    it.kind == "Cluster" && it.name == cluster.as_str() || it.kind == "Node"
-                });
-                if !any && !told {
-                    entries.push(not_ready(
-                        "Cluster",
-                        cluster.as_str(),
-                        "NoNodes",
-                        format!("Cluster {cluster} has no node that takes part yet"),
-                    ));
-                }
-            }
-            for vpn in &spec.vpns {
-                if let Some((reason, message)) = super::vpn::obstacle(vpn, decided, &members) {
-                    entries.push(not_ready("VpnAttachment", vpn.as_str(), &reason, message));
-                }
-            }
-            for site in &spec.sites {
-                if let Some((reason, message)) = super::site::obstacle(site, decided, &members) {
-                    entries.push(not_ready("Site", site.as_str(), &reason, message));
-                }
-            }
-            entries.sort_by(|a, b| {
-                (&a.kind, &a.name, &a.reason, &a.message)
-                    .cmp(&(&b.kind, &b.name, &b.reason, &b.message))
-            });
-            entries.dedup();
-            members
-                .missing
-                .insert(link.clone(), missing(&entries, spec, decided));
+            let notices = notices.get(link).map(Vec::as_slice).unwrap_or_default();
+            let entries = members.entries(spec, notices, decided);
+            let missing = missing(&entries, spec, &owners);
+            members.missing.insert(link.clone(), missing);
             members.not_ready.insert(link.clone(), entries);
         }
         members
     }
 
-    /// Why a gateway's node is not ready, if it is not.
-    pub(super) fn gateway(&self, gateway: &PeerName, decided: &Decided) -> Option<&NotReady> {
-        let (id, _) = decided
-            .proposal
-            .nodes
+    /// What is not ready in one link.
+    fn entries(&self, spec: &Link, notices: &[&Notice], decided: &Decided) -> Vec<NotReady> {
+        let mut entries: Vec<NotReady> = Vec::new();
+        for cluster in &spec.clusters {
+            entries.extend(
+                self.nodes
+                    .get(cluster)
+                    .into_iter()
+                    .flat_map(BTreeMap::values)
+                    .cloned(),
+            );
+        }
+        for it in notices {
+            entries.push(not_ready(
+                &it.kind,
+                &it.name,
+                &it.reason,
+                it.message.clone(),
+            ));
+        }
+        for cluster in spec
+            .clusters
             .iter()
-            .find(|(_, node)| node.peer == *gateway)?;
+            .filter(|it| !self.planned.contains_key(*it))
+        {
+            let name = cluster.as_str();
+            let told = notices
+                .iter()
+                .any(|it| it.kind == "Node" || (it.kind == "Cluster" && it.name == name));
+            if !told {
+                let message = format!("Cluster {cluster} has no node that takes part yet");
+                entries.push(not_ready("Cluster", name, "NoNodes", message));
+            }
+        }
+        for vpn in &spec.vpns {
+            if let Some((reason, message)) = super::vpn::obstacle(vpn, decided, self) {
+                entries.push(not_ready("VpnAttachment", vpn.as_str(), &reason, message));
+            }
+        }
+        for site in &spec.sites {
+            if let Some((reason, message)) = super::site::obstacle(site, self) {
+                entries.push(not_ready("Site", site.as_str(), &reason, message));
+            }
+        }
+        entries.sort_by(|a, b| {
+            (&a.kind, &a.name, &a.reason, &a.message)
+                .cmp(&(&b.kind, &b.name, &b.reason, &b.message))
+        });
+        entries.dedup();
+        entries
+    }
+
+    /// Why a node is not ready, if it is not.
+    pub(super) fn node(&self, id: &NodeId) -> Option<&NotReady> {
         self.nodes.get(&id.cluster)?.get(id.node.as_str())
     }
 
+    /// The gateways of a site.
+    pub(super) fn gateways(&self, site: &SiteName) -> &[GatewayState] {
+        self.gateways
+            .get(site)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
     fn judge_nodes(&mut self, index: &Index, decided: &Decided) {
-        let revisions: BTreeMap<&LinkName, u64> = decided
-            .proposal
-            .plans
-            .iter()
-            .map(|(link, plan)| (link, plan.revision))
-            .collect();
         for (id, node) in &decided.proposal.nodes {
-            let peer = index.peers.get(node.peer.as_str());
-            let revision = revisions.get(&node.link).copied().unwrap_or(0);
-            let applied = applied_revision(peer.map(AsRef::as_ref));
+            let peer = index.peers.get(node.peer.as_str()).map(AsRef::as_ref);
+            let revision = decided
+                .proposal
+                .plans
+                .get(&node.link)
+                .map_or(0, |plan| plan.revision);
             let count = self.applied.entry(node.link.clone()).or_default();
             count.1 += 1;
-            count.0 += u32::from(applied >= revision && revision > 0);
-            let paths = peer.and_then(|peer| paths_of(peer));
+            count.0 += u32::from(applied_revision(peer) >= revision && revision > 0);
+            let paths = peer.and_then(paths_of);
             if let Some(paths) = paths {
                 let sum = self.paths.entry(node.link.clone()).or_default();
                 sum.up += paths.up;
                 sum.total += paths.total;
             }
-            if node.gateway_rank.is_some() {
-                let gateways = self.sites.entry(node.site.clone()).or_default();
-                gateways.1 += 1;
-                gateways.0 += u32::from(paths.is_some_and(|paths| paths.up > 0));
-            }
-            if let Some(entry) =
-                judge_node(id, peer.map(AsRef::as_ref), decided, &node.peer, revision)
-            {
-                self.nodes
-                    .entry(id.cluster.clone())
+            if let Some(rank) = node.gateway_rank {
+                let gateway = GatewayState {
+                    id: id.clone(),
+                    rank,
+                    peer: node.peer.clone(),
+                    paths,
+                };
+                self.gateways
+                    .entry(node.site.clone())
                     .or_default()
-                    .insert(id.node.to_string(), entry);
+                    .push(gateway);
             }
+            if let Some(entry) = judge_node(id, peer, decided, &node.peer, revision) {
+                let of_cluster = self.nodes.entry(id.cluster.clone()).or_default();
+                of_cluster.insert(id.node.to_string(), entry);
+            }
+            self.planned
+                .entry(id.cluster.clone())
+                .or_default()
+                .push(id.clone());
         }
     }
 }
@@ -206,60 +245,34 @@ fn judge_node(
     None
 }
 
-/// Members of the link that have an entry, a cluster by its nodes too.
+/// How many members of the link have an entry, a cluster by its nodes too.
 fn missing(
     entries: &[NotReady],
-    spec: &tieline_core::fleet::Link,
-    decided: &Decided,
-) -> BTreeSet<(&'static str, String)> {
-    let mut missing = BTreeSet::new();
-    let nodes: BTreeSet<&str> = entries
+    spec: &Link,
+    owners: &BTreeMap<&str, BTreeSet<&ClusterName>>,
+) -> usize {
+    let has: BTreeSet<(&str, &str)> = entries
+        .iter()
+        .map(|it| (it.kind.as_str(), it.name.as_str()))
+        .collect();
+    let by_nodes: BTreeSet<&ClusterName> = entries
         .iter()
         .filter(|it| it.kind == "Node")
-        .map(|it| it.name.as_str())
+        .flat_map(|it| owners.get(it.name.as_str()).into_iter().flatten().copied())
         .collect();
-    for cluster in &spec.clusters {
-        let own = decided
-            .world
-            .fleet
-            .nodes
-            .keys()
-            .any(|id| id.cluster == *cluster && nodes.contains(id.node.as_str()));
-        if own || has(entries, "Cluster", cluster.as_str()) {
-            missing.insert(("Cluster", cluster.to_string()));
-        }
-    }
-    missing.extend(
-        spec.sites
-            .iter()
-            .filter(|it| has(entries, "Site", it.as_str()))
-            .map(|it| ("Site", it.to_string())),
-    );
-    missing.extend(
-        spec.vpns
-            .iter()
-            .filter(|it| has(entries, "VpnAttachment", it.as_str()))
-            .map(|it| ("VpnAttachment", it.to_string())),
-    );
-    missing
-}
-
-fn has(entries: &[NotReady], kind: &str, name: &str) -> bool {
-    entries.iter().any(|it| it.kind == kind && it.name == name)
-}
-
-fn segment_cluster<'a>(
-    decided: &'a Decided,
-    link: &LinkName,
-    segment: &tieline_core::ids::SegmentName,
-) -> Option<&'a ClusterName> {
-    decided
-        .proposal
-        .plans
-        .get(link)?
-        .segment(segment)?
-        .cluster
-        .as_ref()
+    let clusters = spec
+        .clusters
+        .iter()
+        .filter(|it| by_nodes.contains(it) || has.contains(&("Cluster", it.as_str())));
+    let sites = spec
+        .sites
+        .iter()
+        .filter(|it| has.contains(&("Site", it.as_str())));
+    let vpns = spec
+        .vpns
+        .iter()
+        .filter(|it| has.contains(&("VpnAttachment", it.as_str())));
+    clusters.count() + sites.count() + vpns.count()
 }
 
 /// An entry within the bounds of the schema.

@@ -12,7 +12,7 @@ mod site;
 mod vpn;
 
 pub use events::{Happening, done, happenings};
-pub use members::{Members, paths_of};
+pub use members::{GatewayState, Members, paths_of};
 
 use crate::index::Index;
 use crate::reconcile::Decided;
@@ -77,7 +77,7 @@ pub fn changes(index: &Index, decided: &Decided, now: Timestamp) -> Changes {
     for (_, object) in index.sites.iter() {
         let used = site::users(object, decided);
         keep_label(&mut changes.sites_in_use, object, !used.is_empty());
-        let status = site::status(object, index, decided, &used, now);
+        let status = site::status(object, decided, &members, &used, now);
         keep_changed(&mut changes.sites, object, object.status.as_ref(), status);
     }
     for (_, object) in index.vpns.iter() {

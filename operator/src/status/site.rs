@@ -1,7 +1,6 @@
 //! Status of a Site.
 
-use super::{Judgement, Members, accepted, conditions, paths_of};
-use crate::index::Index;
+use super::{Judgement, Members, accepted, conditions};
 use crate::reconcile::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -12,37 +11,30 @@ use tieline_crds::{Site, SiteStatus};
 
 pub(super) fn status(
     object: &Site,
-    index: &Index,
     decided: &Decided,
+    members: &Members,
     users: &BTreeSet<String>,
     now: Timestamp,
 ) -> SiteStatus {
     let name = object.name_any();
     let held = object.status.clone().unwrap_or_default();
-    let mut gateways = Vec::new();
-    let (mut reporting, mut up) = (0_usize, 0_usize);
-    for (id, node) in decided
-        .proposal
-        .nodes
+    let states = SiteName::new(name.as_str())
+        .map_or_else(|_| Vec::new(), |site| members.gateways(&site).to_vec());
+    let mut gateways: Vec<SiteGateway> = states
         .iter()
-        .filter(|(_, node)| node.site.as_str() == name)
-    {
-        let Some(rank) = node.gateway_rank else {
-            continue;
-        };
-        gateways.push(SiteGateway {
-            node: id.node.to_string(),
-            rank,
-        });
-        if let Some(paths) = index
-            .peers
-            .get(node.peer.as_str())
-            .and_then(|peer| paths_of(peer))
-        {
-            reporting += 1;
-            up += usize::from(paths.up > 0 || paths.total == 0);
-        }
-    }
+        .map(|it| SiteGateway {
+            node: it.id.node.to_string(),
+            rank: it.rank,
+        })
+        .collect();
+    let reporting = states.iter().filter(|it| it.paths.is_some()).count();
+    let up = states
+        .iter()
+        .filter(|it| {
+            it.paths
+                .is_some_and(|paths| paths.up > 0 || paths.total == 0)
+        })
+        .count();
     let total = gateways.len();
     let reachable = if total == 0 {
         Judgement::new(
@@ -134,33 +126,17 @@ pub(super) fn users(object: &Site, decided: &Decided) -> BTreeSet<String> {
 }
 
 /// What keeps the LAN of a member site from being reachable: reason and message.
-pub(super) fn obstacle(
-    site: &SiteName,
-    decided: &Decided,
-    members: &Members,
-) -> Option<(String, String)> {
-    let gateways: Vec<_> = decided
-        .proposal
-        .nodes
-        .values()
-        .filter(|node| node.site == *site && node.gateway_rank.is_some())
-        .collect();
+pub(super) fn obstacle(site: &SiteName, members: &Members) -> Option<(String, String)> {
+    let gateways = members.gateways(site);
     if gateways.is_empty() {
         let message = format!("no node in site {site} is a gateway, so nobody carries its LAN");
         return Some(("NoGateway".to_owned(), message));
     }
-    let obstacles: Vec<_> = gateways
-        .iter()
-        .map(|node| members.gateway(&node.peer, decided))
-        .collect();
-    match obstacles.first() {
-        Some(Some(first)) if obstacles.iter().all(Option::is_some) => Some((
-            first.reason.clone(),
-            format!(
-                "no gateway of site {site} is ready: Node {}: {}",
-                first.name, first.message
-            ),
-        )),
-        _ => None,
-    }
+    let obstacles: Option<Vec<_>> = gateways.iter().map(|it| members.node(&it.id)).collect();
+    let first = *obstacles?.first()?;
+    let message = format!(
+        "no gateway of site {site} is ready: Node {}: {}",
+        first.name, first.message
+    );
+    Some((first.reason.clone(), message))
 }

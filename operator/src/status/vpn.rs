@@ -108,11 +108,11 @@ pub(super) fn obstacle(
             );
             return Some(("KeyNotDelivered".to_owned(), message));
         }
-        if let Some(entry) = members.gateway(gateway, decided) {
-            return Some((
-                entry.reason.clone(),
-                format!("Node {}: {}", entry.name, entry.message),
-            ));
+        let of_site = members.gateways(&decided.world.fleet.vpns.get(vpn)?.site);
+        let state = of_site.iter().find(|it| it.peer == *gateway);
+        if let Some(entry) = state.and_then(|it| members.node(&it.id)) {
+            let message = format!("Node {}: {}", entry.name, entry.message);
+            return Some((entry.reason.clone(), message));
         }
     }
     None
