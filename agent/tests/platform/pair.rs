@@ -121,8 +121,9 @@ fn multipath() {
     block_on(async {
         let mut far = Far::start();
         let (mut linux, _directory) = near().await;
-        reach(&mut linux, &state(Side::Near, 2), &keys(Side::Near)).await;
         far.tell("reach 2");
+        reach(&mut linux, &state(Side::Near, 2), &keys(Side::Near)).await;
+        shake_hands(&mut linux, 2).await;
         sh("for i in $(seq 1 32); do ping -c 1 -W 10 10.80.0.$i; ping -c 1 -W 10 fd80::$i; done");
         let seen = linux.observe().await.unwrap();
         for (rail, key) in [("tie0", 21), ("tie1", 22)] {
@@ -147,6 +148,25 @@ fn multipath() {
         far.tell("reach 1");
         sh("for i in $(seq 1 8); do ping -c 1 -W 10 10.80.0.$i; ping -c 1 -W 10 fd80::$i; done");
     });
+}
+
+/// Waits for sessions on this many rails: a reply may come by another rail than its request, and one that never spoke has no
+/// endpoint over there.
+async fn shake_hands(linux: &mut Linux, rails: usize) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(20) {
+        let seen = linux.observe().await.unwrap().liveness;
+        if seen
+            .values()
+            .filter(|alive| alive.handshake_age.is_some())
+            .count()
+            == rails
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no session on each of {rails} rails");
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -185,11 +205,14 @@ fn state(side: Side, rails: u8) -> HostState {
         let port = 21820 + u16::from(rail);
         let endpoint = format!("192.0.2.2:{port}");
         let endpoint = (side == Side::Near).then_some(&*endpoint);
+        let keepalive = endpoint.filter(|_| rails > 1).map(|_| 25);
         let mesh: Vec<&str> = mesh.iter().map(String::as_str).collect();
         let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
         let mut made = device(base + rail, port, &mesh);
-        made.peers
-            .insert(public(other_base + rail), peer(&allowed, endpoint, None));
+        made.peers.insert(
+            public(other_base + rail),
+            peer(&allowed, endpoint, keepalive),
+        );
         wanted.devices.insert(name(device_name), made);
         wanted
             .sysctls

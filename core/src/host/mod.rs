@@ -56,7 +56,8 @@ pub struct HostState {
     /// Routes in our tables; serialised as a list, since a JSON object cannot have such keys.
     #[serde(with = "routes_as_list")]
     pub routes: BTreeMap<RouteKey, Route>,
-    /// The nft tables; `None`: absent (or, when observed, not as we wrote them).
+    /// The nft tables; `None`: absent. Observed tables that are not as we wrote them are an empty ruleset, which differs
+    /// from every wanted one, so that they are replaced or removed.
     pub firewall: Option<firewall::Ruleset>,
     /// Sysctls by their path below /proc/sys with `/` as separator, like `net/ipv4/ip_forward`.
     pub sysctls: BTreeMap<String, String>,
