@@ -1,29 +1,37 @@
-//! `crds/yaml/`: one file per kind, generated from the Rust types and checked for drift.
+//! `crds/yaml/` and the chart's `templates/crds/`: one file per kind in each, generated from the Rust types and checked for
+//! drift.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::{fs, io};
 
 const HEADER: &str =
     "# Generated from the types in crds/src by `cargo run -p xtask -- crds`. Do not edit.\n";
+/// The folders that hold nothing else.
+const PLAIN: &str = "crds/yaml";
+const CHART: &str = "deploy/helm/tieline/templates/crds";
 
 /// Writes the files and removes those of kinds that are gone. Returns what it did, for people.
 ///
 /// # Errors
 /// When a file cannot be written.
 pub(crate) fn write() -> Result<String> {
-    let folder = folder()?;
-    fs::create_dir_all(&folder)?;
+    let root = crate::root()?;
+    for folder in [PLAIN, CHART] {
+        fs::create_dir_all(root.join(folder))?;
+    }
     let wanted = wanted()?;
-    for name in found()?.keys().filter(|name| !wanted.contains_key(*name)) {
-        fs::remove_file(folder.join(name))?;
+    for path in found()?.keys().filter(|path| !wanted.contains_key(*path)) {
+        fs::remove_file(root.join(path))?;
     }
-    for (name, text) in &wanted {
-        fs::write(folder.join(name), text).with_context(|| format!("writing crds/yaml/{name}"))?;
+    for (path, text) in &wanted {
+        fs::write(root.join(path), text).with_context(|| format!("writing {path}"))?;
     }
-    Ok(format!("wrote {} files to crds/yaml", wanted.len()))
+    Ok(format!(
+        "wrote {} files to {PLAIN} and {CHART}",
+        wanted.len()
+    ))
 }
 
 /// Compares the files with the types.
@@ -34,22 +42,19 @@ pub(crate) fn check() -> Result<String> {
     let (wanted, found) = (wanted()?, found()?);
     let drifted = drift(&wanted, &found);
     if !drifted.is_empty() {
-        let names: Vec<String> = drifted
-            .into_iter()
-            .map(|name| format!("crds/yaml/{name}"))
-            .collect();
+        let paths: Vec<String> = drifted.into_iter().collect();
         bail!(
             "not what the types in crds/src say: {}; run `cargo run -p xtask -- crds` and commit the result",
-            names.join(", ")
+            paths.join(", ")
         );
     }
     Ok(format!(
-        "crds/yaml: {} files are what the types say",
+        "{PLAIN} and {CHART}: {} files are what the types say",
         wanted.len()
     ))
 }
 
-/// Names of files that are missing, differ or belong to no kind.
+/// Paths of files that are missing, differ or belong to no kind.
 fn drift(wanted: &BTreeMap<String, String>, found: &BTreeMap<String, String>) -> BTreeSet<String> {
     wanted
         .keys()
@@ -59,22 +64,40 @@ fn drift(wanted: &BTreeMap<String, String>, found: &BTreeMap<String, String>) ->
         .collect()
 }
 
-fn folder() -> Result<PathBuf> {
-    Ok(crate::root()?.join("crds/yaml"))
+/// Path below the root, and text.
+fn wanted() -> Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::new();
+    for crd in tieline_crds::all() {
+        let name = format!("{}.yaml", crd.spec.names.plural);
+        let mut value = serde_json::to_value(&crd).with_context(|| format!("writing {name}"))?;
+        whole_numbers(&mut value);
+        files.insert(
+            format!("{PLAIN}/{name}"),
+            format!("{HEADER}{}", yaml(&value)?),
+        );
+        files.insert(format!("{CHART}/{name}"), template(value)?);
+    }
+    Ok(files)
 }
 
-fn wanted() -> Result<BTreeMap<String, String>> {
-    tieline_crds::all()
-        .iter()
-        .map(|crd| {
-            let name = format!("{}.yaml", crd.spec.names.plural);
-            let mut value = serde_json::to_value(crd).with_context(|| format!("writing {name}"))?;
-            whole_numbers(&mut value);
-            let yaml = serde_norway::to_string(&value)
-                .with_context(|| format!("writing {name} as YAML"))?;
-            Ok((name, format!("{HEADER}{yaml}")))
-        })
-        .collect()
+/// The same definition as a template of the chart: kept on uninstall, because deleting it deletes every object of its kind.
+fn template(mut value: Value) -> Result<String> {
+    value["metadata"]["annotations"]["helm.sh/resource-policy"] = "keep".into();
+    let yaml = yaml(&value)?;
+    // Helm would take these for its own.
+    ensure!(
+        !yaml.contains("{{"),
+        "a text of {} holds two opening braces, which a chart cannot carry",
+        value["metadata"]["name"]
+    );
+    Ok(format!(
+        "{HEADER}{{{{- if .Values.crds.install }}}}\n{yaml}{{{{- end }}}}\n"
+    ))
+}
+
+fn yaml(value: &Value) -> Result<String> {
+    serde_norway::to_string(value)
+        .with_context(|| format!("writing {} as YAML", value["metadata"]["name"]))
 }
 
 /// Bounds are floating-point numbers in the CRD's Rust types; people write `3`, not `3.0`.
@@ -99,23 +122,18 @@ fn whole_numbers(value: &mut Value) {
 
 fn found() -> Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
-    let entries = match fs::read_dir(folder()?) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
-        Err(error) => return Err(error).context("reading crds/yaml"),
-    };
-    for entry in entries {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml")
-        {
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            files.insert(name, fs::read_to_string(&path)?);
+    for folder in [PLAIN, CHART] {
+        let entries = match fs::read_dir(crate::root()?.join(folder)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("reading {folder}")),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.ends_with(".yaml") {
+                files.insert(format!("{folder}/{name}"), fs::read_to_string(&path)?);
+            }
         }
     }
     Ok(files)
@@ -136,10 +154,27 @@ mod tests {
         let wanted = wanted().unwrap();
         assert!(drift(&wanted, &wanted).is_empty());
         let mut found = wanted.clone();
-        found.remove("peers.yaml");
-        found.insert("sites.yaml".to_owned(), "kind: Edited".to_owned());
-        found.insert("gone.yaml".to_owned(), String::new());
-        let names: Vec<String> = drift(&wanted, &found).into_iter().collect();
-        assert_eq!(names, ["gone.yaml", "peers.yaml", "sites.yaml"]);
+        found.remove("crds/yaml/peers.yaml");
+        let chart = "deploy/helm/tieline/templates/crds/sites.yaml";
+        found.insert(chart.to_owned(), "kind: Edited".to_owned());
+        found.insert("crds/yaml/gone.yaml".to_owned(), String::new());
+        let paths: Vec<String> = drift(&wanted, &found).into_iter().collect();
+        assert_eq!(
+            paths,
+            ["crds/yaml/gone.yaml", "crds/yaml/peers.yaml", chart]
+        );
+    }
+
+    #[test]
+    fn the_chart_keeps_every_definition_on_uninstall() {
+        let wanted = wanted().unwrap();
+        let templates: Vec<_> = wanted
+            .iter()
+            .filter(|(path, _)| path.starts_with(CHART))
+            .collect();
+        assert_eq!(templates.len(), tieline_crds::all().len());
+        for (path, text) in templates {
+            assert!(text.contains("helm.sh/resource-policy: keep"), "{path}");
+        }
     }
 }
