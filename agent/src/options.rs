@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use tieline_core::host::{DEFAULT_FWMARK, DEFAULT_PORT};
+use tieline_core::host::DEFAULT_PORT;
 use tieline_core::ids::{ClusterName, NodeName};
 use tieline_core::peer::{Endpoint, Scope};
 
@@ -71,7 +71,7 @@ pub struct Settings {
     )]
     pub mesh_namespace: String,
     /// Mark (and mask) of encrypted packets, decimal or with 0x; must be the same on all nodes of a host's firewall.
-    #[arg(long, env = "TIELINE_FWMARK", default_value_t = DEFAULT_FWMARK, value_parser = parse_mark, global = true)]
+    #[arg(long, env = "TIELINE_FWMARK", default_value = "0x1000", value_parser = parse_mark, global = true)]
     pub fwmark: u32,
     /// First UDP port; the devices use this one and the 80 that follow. Must be the same on all nodes.
     #[arg(long, env = "TIELINE_PORT", default_value_t = DEFAULT_PORT,
@@ -155,6 +155,12 @@ mod tests {
     fn the_flags_are_consistent() {
         use clap::CommandFactory;
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_default_mark_is_the_meshs() {
+        let options = Options::try_parse_from(["tieline-agent"]).unwrap();
+        assert_eq!(options.settings.fwmark, tieline_core::host::DEFAULT_FWMARK);
     }
 
     #[test]

@@ -138,7 +138,8 @@ async fn whatever_disappears_comes_back() {
     let mut host = Host::new();
     host.apply(1).await;
     let good = host.kernel.print();
-    let damages: [(&str, fn(&mut HostState)); 6] = [
+    type Damage = fn(&mut HostState);
+    let damages: [(&str, Damage); 6] = [
         ("devices", |state| state.devices.clear()),
         ("routes", |state| state.routes.clear()),
         ("rules", |state| state.rules.clear()),
