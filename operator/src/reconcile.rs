@@ -81,6 +81,7 @@ pub async fn reconcile(
     let plans = &decided.proposal.plans;
     let configurations = vpn::configurations(&index, plans, &decided.attachments);
     writes.extend(configurations.into_iter().map(Write::Secret));
+    writes.extend(vpn::obsolete(&index).into_iter().map(Write::DeleteSecret));
     decided.settle(writer.send_all(writes).await)?;
     Ok(decided)
 }

@@ -9,11 +9,11 @@
 use crate::index::Index;
 use crate::world::World;
 use kube::ResourceExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use tieline_core::fleet::Fleet;
 use tieline_core::ids::{ClusterName, Lineage, LinkName};
-use tieline_core::ledger::{Ledger, LedgerName, Ledgers, Owner, Use};
+use tieline_core::ledger::{Ledger, LedgerName, Ledgers, Owner, State, Use};
 use tieline_core::plan::Notice;
 
 /// Annotation on an AddressLedger: the revision that an administrator gives up.
@@ -159,48 +159,42 @@ pub fn restrict(
         let Some(ledger) = ledgers.get(name) else {
             continue;
         };
-        let notice = |kind: &str, object: String, link: Option<LinkName>| Notice {
-            kind: kind.to_owned(),
-            name: object,
-            link,
-            reason: LEDGER_FROZEN.to_owned(),
-            message: format!("waits for a grant: {why}"),
+        // Whoever takes part has a mesh address, whatever its pods use.
+        let held = ledger.grants.iter().filter(|it| it.used_for == Use::Mesh);
+        let holders: BTreeSet<&Owner> = held
+            .filter(|it| it.state != State::Released)
+            .map(|it| &it.owner)
+            .collect();
+        let mut waits = |kind: &str, object: String, link: Option<LinkName>| {
+            notices.push(Notice {
+                kind: kind.to_owned(),
+                name: object,
+                link,
+                reason: LEDGER_FROZEN.to_owned(),
+                message: format!("waits for a grant: {why}"),
+            });
         };
         match name {
             LedgerName::Hub => {
                 for (link, spec) in &mut fleet.links {
-                    let (stay, wait) =
-                        std::mem::take(&mut spec.clusters)
-                            .into_iter()
-                            .partition(|cluster| {
-                                ledger
-                                    .held(&Owner::Cluster(cluster.clone()), Use::Mesh)
-                                    .next()
-                                    .is_some()
-                            });
-                    spec.clusters = stay;
-                    let _: &std::collections::BTreeSet<ClusterName> = &wait;
-                    notices.extend(
-                        wait.into_iter().map(|cluster| {
-                            notice("Cluster", cluster.to_string(), Some(link.clone()))
-                        }),
-                    );
+                    spec.clusters.retain(|cluster| {
+                        let stays = holders.contains(&Owner::Cluster(cluster.clone()));
+                        if !stays {
+                            waits("Cluster", cluster.to_string(), Some(link.clone()));
+                        }
+                        stays
+                    });
                 }
             }
             LedgerName::Cluster(cluster) => {
-                let link = fleet
-                    .links
-                    .iter()
-                    .find(|(_, link)| link.clusters.contains(cluster))
-                    .map(|(name, _)| name.clone());
+                let mut links = fleet.links.iter();
+                let link = links.find(|(_, link)| link.clusters.contains(cluster));
+                let link = link.map(|(name, _)| name.clone());
                 fleet.nodes.retain(|id, _| {
-                    let stays = id.cluster != *cluster
-                        || ledger
-                            .held(&Owner::Node(id.node.clone()), Use::Mesh)
-                            .next()
-                            .is_some();
+                    let stays =
+                        id.cluster != *cluster || holders.contains(&Owner::Node(id.node.clone()));
                     if !stays {
-                        notices.push(notice("Node", id.node.to_string(), link.clone()));
+                        waits("Node", id.node.to_string(), link.clone());
                     }
                     stays
                 });

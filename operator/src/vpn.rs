@@ -14,6 +14,7 @@ use kube::api::ObjectMeta;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use tieline_core::cidr::PrefixSet;
 use tieline_core::host::{DEFAULT_PORT, DeviceName};
 use tieline_core::ids::{LinkName, PeerName, VpnName};
@@ -29,6 +30,9 @@ use x25519_dalek::{PublicKey as X25519Public, StaticSecret};
 pub const PRIVATE_KEY: &str = "privateKey";
 /// Key of the configuration in the Secret for the other side.
 pub const CONFIG: &str = "wg0.conf";
+
+/// Label on Secrets: the attachment that they belong to.
+const ATTACHMENT: &str = "tieline.dev/vpn-attachment";
 
 /// Name of the Secret that holds an attachment's private key.
 #[must_use]
@@ -265,6 +269,20 @@ pub fn configurations(
     changed
 }
 
+/// Configurations of attachments that are gone. The key stays: an attachment that comes back has it again.
+#[must_use]
+pub fn obsolete(index: &Index) -> Vec<Arc<Secret>> {
+    let secrets = index.secrets.iter().filter(|(name, secret)| {
+        let vpn = secret
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(ATTACHMENT));
+        vpn.is_some_and(|vpn| *name == config_secret(vpn) && index.vpns.get(vpn).is_none())
+    });
+    secrets.map(|(_, secret)| secret.clone()).collect()
+}
+
 /// What `wg-quick` reads on the other side.
 fn configuration(plan: &NetworkPlan, vpn: &PlanVpn, attachment: &Attachment) -> Option<String> {
     let secret = attachment.secret.as_ref()?;
@@ -393,7 +411,7 @@ fn secret(name: &str, vpn: &str, values: BTreeMap<&str, String>) -> Secret {
             name: Some(name.to_owned()),
             labels: Some(BTreeMap::from([
                 ("app.kubernetes.io/part-of".to_owned(), "tieline".to_owned()),
-                ("tieline.dev/vpn-attachment".to_owned(), vpn.to_owned()),
+                (ATTACHMENT.to_owned(), vpn.to_owned()),
             ])),
             ..ObjectMeta::default()
         },

@@ -20,7 +20,8 @@ use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site,
 use tokio::task::JoinHandle;
 
 const FIRST_DELAY: Duration = Duration::from_millis(200);
-const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// Short: after an outage, everybody waits for these lists, and there is one operator.
+const LONGEST_DELAY: Duration = Duration::from_secs(3);
 
 /// Follows every kind until the returned task is dropped or aborted.
 #[must_use]

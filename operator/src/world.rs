@@ -24,6 +24,8 @@ const NAMES: usize = 5;
 /// What is to be decided on.
 #[derive(Debug, Clone)]
 pub struct World {
+    /// The local cluster, the only one whose Nodes are known.
+    pub local: ClusterName,
     /// What users want and what nodes exist.
     pub fleet: Fleet,
     /// What was decided before.
@@ -130,6 +132,7 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
     let notices = refuse_assignment(&mut fleet, cluster, index);
     invalid.append(&mut bad_peers);
     World {
+        local: cluster.clone(),
         fleet,
         before: Before {
             lineage,

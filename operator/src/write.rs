@@ -76,6 +76,8 @@ pub enum Write {
     NewSecret(Secret),
     /// A Secret that is derived and may change.
     Secret(Secret),
+    /// A Secret that is to go.
+    DeleteSecret(Arc<Secret>),
     /// A plan that is to go.
     DeletePlan(Arc<NetworkPlan>),
     /// A Peer that is to go.
@@ -137,6 +139,7 @@ impl Writer {
             Write::PodCidrs(node, cidrs) => self.pod_cidrs(&node, &cidrs).await,
             Write::NewSecret(secret) => self.new_secret(&secret).await,
             Write::Secret(secret) => self.secret(&secret).await,
+            Write::DeleteSecret(secret) => self.delete(&*secret).await,
             Write::DeletePlan(plan) => self.delete(&*plan).await,
             Write::DeletePeer(peer) => self.delete(&*peer).await,
         }
@@ -421,7 +424,7 @@ impl Writer {
     }
 }
 
-/// A kind of ours that is written.
+/// A kind that is written.
 pub trait Written: Indexed + Clone + Debug + DeserializeOwned + Serialize + Send + Sync {
     /// Plural, for metrics and messages.
     const RESOURCE: &'static str;
@@ -436,6 +439,11 @@ macro_rules! written {
             const STATUS: &'static str = concat!($plural, "/status");
         }
     )*};
+}
+
+impl Written for Secret {
+    const RESOURCE: &'static str = "secrets";
+    const STATUS: &'static str = "secrets";
 }
 
 written! {

@@ -77,6 +77,7 @@ impl Bench {
                 self.index.apply(node);
             }
             Write::NewSecret(secret) | Write::Secret(secret) => drop(self.index.apply(secret)),
+            Write::DeleteSecret(secret) => drop(self.index.delete(&*secret)),
             Write::DeletePlan(plan) => drop(self.index.delete(&*plan)),
             Write::DeletePeer(peer) => drop(self.index.delete(&*peer)),
         }
@@ -97,13 +98,12 @@ fn a_second_pass_writes_nothing() {
         "two ledgers, a plan, three podCIDRs, three Peers"
     );
     assert_eq!(bench.pass().1, 0);
-    let mut again = Keeper {
+    bench.keeper = Keeper {
+        cluster: "shop".parse().unwrap(),
+        fresh: Lineage::new("lineage2").unwrap(),
         memory: Memory::default(),
         seen: Seen::default(),
-        ..bench.keeper
     };
-    std::mem::swap(&mut again.fresh, &mut Lineage::new("lineage2").unwrap());
-    bench.keeper = again;
     assert_eq!(
         bench.pass().1,
         0,
@@ -234,5 +234,48 @@ fn pods_assign_is_refused_while_another_manager_owns_a_pod_cidr() {
     assert_eq!(
         bench.index.peers.get("shop.b2").unwrap().spec.pod_cidrs,
         ["10.244.0.0/24"]
+    );
+}
+
+#[test]
+fn among_a_thousand_nodes_a_join_writes_what_is_its_own_and_a_second_pass_nothing() {
+    let mut bench = Bench::new();
+    for number in 0..1000_u16 {
+        bench.node(
+            &format!("n{number}"),
+            ["berlin", "oslo", "paris", "rome"][usize::from(number % 4)],
+            9,
+        );
+    }
+    bench.put::<ClusterLink>(json!({
+        "metadata": {"name": "acme"},
+        "spec": {"addressing": {"podPools": ["10.64.0.0/10"], "clusterPrefixLength": {"v4": 12}}, "members": {"clusters": ["shop"]}},
+    }));
+    bench.pass();
+    assert_eq!(bench.peers().len(), 1003);
+    assert_eq!(bench.pass().1, 0);
+    bench.node("late", "oslo", 9);
+    let (_, writes) = bench.pass();
+    assert_eq!(writes, 3, "the cluster's ledger, a podCIDR and a Peer");
+}
+
+#[test]
+fn a_cluster_whose_nodes_cannot_be_seen_from_here_is_named_with_what_to_do() {
+    let mut bench = Bench::new();
+    bench.put::<Cluster>(
+        json!({"metadata": {"name": "depot"}, "spec": {"sites": {"name": "rome"}}}),
+    );
+    bench.put::<ClusterLink>(json!({
+        "metadata": {"name": "acme"},
+        "spec": {"addressing": {"podPools": ["10.64.0.0/10"]}, "members": {"clusters": ["depot", "shop"]}},
+    }));
+    let (decided, _) = bench.pass();
+    let members = crate::status::Members::judge(&bench.index, &decided);
+    let entries = members.not_ready.values().next().unwrap();
+    let depot = entries.iter().find(|it| it.name == "depot").unwrap();
+    assert!(
+        depot.message.contains("--cluster-name"),
+        "{}",
+        depot.message
     );
 }

@@ -107,7 +107,14 @@ impl Members {
                 .iter()
                 .any(|it| it.kind == "Node" || (it.kind == "Cluster" && it.name == name));
             if !told {
-                let message = format!("Cluster {cluster} has no node that takes part yet");
+                let local = &decided.world.local;
+                let message = if cluster == local {
+                    format!("Cluster {cluster} has no node that takes part yet")
+                } else {
+                    format!(
+                        "this operator runs in cluster {local} (its --cluster-name) and knows the Nodes of that cluster only"
+                    )
+                };
                 entries.push(not_ready("Cluster", name, "NoNodes", message));
             }
         }

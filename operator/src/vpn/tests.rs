@@ -243,4 +243,18 @@ fn the_other_side_gets_a_configuration_that_names_what_it_may_reach() {
     }
     index.apply(written[0].clone());
     assert!(configurations(&index, &plans(), &attachments).is_empty());
+
+    assert!(obsolete(&index).is_empty());
+    let object = VpnAttachment::clone(index.vpns.get("hq").unwrap());
+    index.delete(&object);
+    let gone = obsolete(&index);
+    assert_eq!(
+        gone.len(),
+        1,
+        "the configuration goes with its attachment, a Secret of others never"
+    );
+    assert_eq!(
+        gone[0].metadata.name.as_deref(),
+        Some("tieline-vpn-hq-config")
+    );
 }
