@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tieline_core::host::diff::Livenesses;
-use tieline_core::host::{DeviceName, HostState};
-use tieline_core::ids::NodeName;
+use tieline_core::host::{DeviceName, HostState, KeySource, Target};
+use tieline_core::ids::{NodeName, VpnName};
 use tieline_core::keys::PublicKey;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::node::{LocalFacts, PathState};
@@ -212,7 +212,7 @@ pub struct Paths {
     pub down: Vec<String>,
 }
 
-/// Counts the tunnels to gateways and to foreign VPN boxes: those of the devices as wanted, judged by what is seen.
+/// Counts the tunnels to gateways: those of the devices as wanted, judged by what is seen.
 #[must_use]
 pub fn count_paths(
     plan: &NetworkPlan,
@@ -249,11 +249,42 @@ pub fn count_paths(
     paths
 }
 
+/// Whether the session with each foreign box is up, for those attachments that this gateway is active for: it is the one
+/// that sends their prefixes out by their own device. A standby gateway has none, and that is as it should be.
+#[must_use]
+pub fn vpn_sessions(wanted: &HostState, liveness: &Livenesses) -> BTreeMap<VpnName, bool> {
+    let states = path_states(liveness);
+    let active: BTreeSet<DeviceName> = wanted
+        .routes
+        .values()
+        .filter_map(|route| match &route.target {
+            Target::Devices(devices) => Some(devices),
+            Target::Unreachable | Target::Throw => None,
+        })
+        .flatten()
+        .copied()
+        .collect();
+    wanted
+        .devices
+        .iter()
+        .filter(|(name, _)| active.contains(name))
+        .filter_map(|(name, device)| match &device.key {
+            KeySource::Attachment(vpn) => {
+                let up = |key: &PublicKey| states.get(&(*name, *key)) == Some(&PathState::Up);
+                Some((vpn.clone(), device.peers.keys().any(up)))
+            }
+            KeySource::Own => None,
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use tieline_core::host::Liveness;
+    use tieline_core::host::{
+        Device, Liveness, METRIC_REMOTE, Route, RouteKey, TABLE_REMOTE, WgPeer,
+    };
 
     #[test]
     fn a_path_is_up_for_180_seconds_after_its_handshake() {
@@ -304,5 +335,52 @@ mod tests {
                 "fd00::7 Site",
             ]
         );
+    }
+
+    #[test]
+    fn only_the_active_gateway_reports_a_vpns_session() {
+        let key = PublicKey::from_bytes([9; 32]).unwrap();
+        let name = DeviceName::vpn(0);
+        let vpn = VpnName::new("hq").unwrap();
+        let peer = WgPeer {
+            allowed_ips: Vec::new().into(),
+            endpoint: None,
+            keepalive: None,
+            preshared_key: None,
+        };
+        let device = Device {
+            public_key: key,
+            key: KeySource::Attachment(vpn.clone()),
+            port: 21884,
+            fwmark: 0x1000,
+            mtu: 1420,
+            addresses: BTreeSet::new(),
+            peers: BTreeMap::from([(key, peer)]),
+        };
+        let mut wanted = HostState::default();
+        wanted.devices.insert(name, device);
+        let alive = Livenesses::from([(
+            (name, key),
+            Liveness {
+                handshake_age: Some(Duration::from_secs(5)),
+                ..Liveness::default()
+            },
+        )]);
+        assert_eq!(vpn_sessions(&wanted, &alive), BTreeMap::new());
+        let route = RouteKey {
+            table: TABLE_REMOTE,
+            prefix: "172.16.0.0/16".parse().unwrap(),
+            metric: METRIC_REMOTE,
+        };
+        let out = Route {
+            target: Target::Devices(vec![name]),
+            source: None,
+            mtu: None,
+        };
+        wanted.routes.insert(route, out);
+        let sessions = vpn_sessions(&wanted, &alive);
+        assert_eq!(sessions, BTreeMap::from([(vpn.clone(), true)]));
+        let silent = vpn_sessions(&wanted, &Livenesses::new());
+        assert_eq!(silent, BTreeMap::from([(vpn, false)]));
     }
 }

@@ -218,6 +218,7 @@ fn is_ours(kind: &str) -> bool {
         "Ready",
         "Applied",
         "PathsUp",
+        "VpnSessionsUp",
         "RevisionRefused",
         "ForwardDropped",
         "SecretsOpened",

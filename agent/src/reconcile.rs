@@ -5,7 +5,9 @@
 //! written to.
 
 use crate::desired::{Decision, Desired, Mesh, decide};
-use crate::facts::{ApiServer, Readings, count_paths, dns_names, local_facts, path_states};
+use crate::facts::{
+    ApiServer, Readings, count_paths, dns_names, local_facts, path_states, vpn_sessions,
+};
 use crate::identity::Identity;
 use crate::index::{Own, Snapshot};
 use crate::memory::Memory;
@@ -317,6 +319,7 @@ impl<P: Platform> Agent<P> {
                     &wanted.state,
                     &after.liveness,
                 );
+                outcome.sessions = vpn_sessions(&wanted.state, &after.liveness);
                 if outcome.is_applied() {
                     self.memory.note_applied(mesh.inputs.plan.revision);
                 }

@@ -5,6 +5,7 @@
 //! | `Ready` | the kernel carries the plan, and a path is up | the reason of what is missing |
 //! | `Applied` | what is wanted is in the kernel, read back | it is not, or it is not known what is wanted |
 //! | `PathsUp` | at least one path to a gateway is up, or none is needed | none is |
+//! | `VpnSessionsUp` | all sessions of the VPNs that this gateway is active for are up | some are not |
 //! | `RevisionRefused` | the API server offers an older plan | absent |
 //! | `ForwardDropped` | another table drops forwarded packets by default | absent |
 //! | `SecretsOpened` | absent | a sealed secret cannot be opened |
@@ -52,6 +53,8 @@ pub struct Outcome {
     pub writes: usize,
     /// Paths to gateways.
     pub paths: Paths,
+    /// Whether the session of each VPN that this gateway is active for is up.
+    pub sessions: BTreeMap<VpnName, bool>,
     /// Forward chains of others that drop by default.
     pub forward_drops: BTreeSet<String>,
 }
@@ -109,6 +112,9 @@ impl Outcome {
         let applied = self.applied();
         let paths = self.paths_up();
         let mut all = vec![self.ready(&applied, &paths), applied, paths];
+        if !self.sessions.is_empty() {
+            all.push(self.sessions_up());
+        }
         if let Some(refused) = &self.refused {
             all.push(verdict(
                 "RevisionRefused",
@@ -222,6 +228,31 @@ impl Outcome {
             }
         };
         verdict("Applied", holds, reason, message)
+    }
+
+    /// The operator reads the names behind `up:`.
+    fn sessions_up(&self) -> Verdict {
+        let names = |wanted: bool| {
+            let names: Vec<&str> = self
+                .sessions
+                .iter()
+                .filter_map(|(vpn, up)| (*up == wanted).then_some(vpn.as_str()))
+                .collect();
+            names
+        };
+        let (up, down) = (names(true), names(false));
+        let mut message = format!(
+            "{} of {} VPN sessions are up",
+            up.len(),
+            self.sessions.len()
+        );
+        for (word, names) in [("up", &up), ("down", &down)] {
+            if !names.is_empty() {
+                message.push_str(&format!("; {word}: {}", names.join(", ")));
+            }
+        }
+        let reason = if down.is_empty() { "AllUp" } else { "SomeDown" };
+        verdict("VpnSessionsUp", down.is_empty(), reason, message)
     }
 
     fn paths_up(&self) -> Verdict {
@@ -407,6 +438,27 @@ mod tests {
             assert_eq!((ready.holds, ready.reason), (false, reason));
             assert!(!outcome.is_ready());
         }
+    }
+
+    #[test]
+    fn vpn_sessions_are_named_in_an_order_that_does_not_change() {
+        let vpn = |name: &str| VpnName::new(name).unwrap();
+        let outcome = Outcome {
+            sessions: BTreeMap::from([(vpn("hq"), true), (vpn("lab"), false), (vpn("dr"), true)]),
+            ..member()
+        };
+        let verdict = find(&outcome, "VpnSessionsUp");
+        assert!(!verdict.holds);
+        assert_eq!(
+            verdict.message,
+            "2 of 3 VPN sessions are up; up: dr, hq; down: lab"
+        );
+        assert!(
+            member()
+                .verdicts()
+                .iter()
+                .all(|verdict| verdict.kind != "VpnSessionsUp")
+        );
     }
 
     #[test]
