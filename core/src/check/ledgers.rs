@@ -332,20 +332,41 @@ fn is_default_mesh(prefix: Prefix) -> bool {
     }
 }
 
-/// Pools that count: of two links' pools that overlap the one whose plan covers it already, else the first by name.
+/// Pools that count: of two links' pools that overlap the one that is granted from already, else the first by name.
 fn pools<'a>(case: &Case<'a>) -> Vec<(bool, &'a LinkName, Use, Prefix)> {
+    let mut used: Vec<(&LinkName, Use, Prefix)> = Vec::new();
+    let owners: BTreeMap<&ClusterName, &LinkName> = case
+        .proposal
+        .plans
+        .values()
+        .flat_map(|plan| {
+            plan.clusters
+                .iter()
+                .map(|cluster| (&cluster.name, &plan.link))
+        })
+        .collect();
+    for grant in case
+        .old(&LedgerName::Hub)
+        .iter()
+        .flat_map(|hub| &hub.grants)
+    {
+        if let (Owner::Cluster(cluster), State::Active) = (&grant.owner, grant.state)
+            && let Some(link) = owners.get(cluster)
+        {
+            used.push((link, grant.used_for, grant.prefix));
+        }
+    }
     let mut all = Vec::new();
     for (name, link) in &case.fleet.links {
-        let covers = |pool: Prefix| {
-            case.before
-                .plans
-                .get(name)
-                .is_some_and(|plan| plan.super_nets.contains(pool))
-        };
         for (used_for, pools) in [
             (Use::Pod, &link.addressing.pod_pools),
             (Use::Mesh, &link.addressing.mesh_pools),
         ] {
+            let covers = |pool: Prefix| {
+                used.iter().any(|(link, of, prefix)| {
+                    *link == name && *of == used_for && pool.contains(*prefix)
+                })
+            };
             let counted = pools
                 .iter()
                 .filter(|pool| link.mode == Mode::Apply || covers(**pool));

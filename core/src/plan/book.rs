@@ -4,7 +4,7 @@
 //! A released share is used again only when its site's chunks have nothing else, and before the site gets another
 //! chunk: so a site whose nodes come and go keeps few prefixes.
 
-use super::hub::{Hub, Lengths};
+use super::hub::{Hub, Lengths, Taken};
 use super::members::Members;
 use super::ranges::{Disjoint, Holder, Relations};
 use super::space::{Busy, FreeSpace};
@@ -179,32 +179,43 @@ impl<'a> Book<'a> {
         work.pods = kept;
     }
 
-    /// Records the pod ranges that a node has, or says what they clash with.
+    /// Records the pod ranges that a node has, unless one of them is somebody else's.
     pub(super) fn observe(
         &mut self,
         work: &mut NodeWork<'a>,
         hub: &mut Hub<'a>,
         members: &Members<'a>,
-    ) -> Result<(), Trouble<'a>> {
+    ) -> Result<(), Taken> {
         let mut seen = work.node.pod_cidrs.clone();
         seen.sort_unstable();
         for prefix in seen {
             if work.pods.contains(&prefix) {
                 continue;
             }
-            if let Some((other, share)) = self.live.overlapping(prefix) {
-                return Err(Trouble::Node {
-                    prefix,
-                    other,
-                    node: share.node,
-                });
+            if self.live.overlapping(prefix).is_some() {
+                return Err(Taken);
             }
-            hub.import(self.cluster, prefix, members)
-                .map_err(|held| Trouble::Other { prefix, held })?;
+            hub.import(self.cluster, prefix, members)?;
             self.hold(&work.id.node, Use::Pod, prefix, State::Imported);
             work.pods.push(prefix);
         }
         Ok(())
+    }
+
+    /// What another share than this one meets.
+    pub(super) fn share_over(
+        &self,
+        prefix: Prefix,
+        node: &NodeName,
+    ) -> Option<(Prefix, &'a NodeName)> {
+        let around = self
+            .live
+            .containing(prefix)
+            .into_iter()
+            .chain(self.live.within(prefix));
+        around
+            .map(|(other, share)| (other, share.node))
+            .find(|(other, owner)| *owner != node || *other != prefix)
     }
 
     /// Gives a returning node what it had, if that is still free and still in the chunks of its site.
@@ -384,7 +395,11 @@ impl<'a> Book<'a> {
         hub.ranges
             .overlapping(block)
             .filter(move |(_, held)| match held {
-                Holder::Pods(_) | Holder::Mesh(_) | Holder::Pool(_) | Holder::MeshPool(_) => false,
+                Holder::Pods(_)
+                | Holder::Mesh(_)
+                | Holder::Pool(_)
+                | Holder::MeshPool(_)
+                | Holder::DefaultMesh => false,
                 Holder::Lan(site) | Holder::Ground(site) => {
                     !members.is_own_site(self.cluster, site)
                 }
@@ -472,24 +487,4 @@ impl<'a> Book<'a> {
             }),
         }
     }
-}
-
-/// Why a node's pod range cannot be recorded.
-pub(super) enum Trouble<'a> {
-    /// Another node of the cluster has it.
-    Node {
-        /// The range.
-        prefix: Prefix,
-        /// The other node's range.
-        other: Prefix,
-        /// The other node.
-        node: &'a NodeName,
-    },
-    /// Somebody outside the cluster has it.
-    Other {
-        /// The range.
-        prefix: Prefix,
-        /// Who has it.
-        held: Vec<(Prefix, Holder<'a>)>,
-    },
 }

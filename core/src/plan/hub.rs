@@ -4,15 +4,15 @@
 //! everything before it, and only then blocks are cut from what is free. So an import never meets a block cut in the same run.
 
 use super::Before;
+use super::exports::{Exporter, Memory};
 use super::members::Members;
 use super::ranges::{Holder, Ranges, clashes};
 use super::report::{Reporter, listed};
 use super::space::{Busy, FreeSpace};
 use crate::cidr::{Family, Prefix};
-use crate::fleet::{Addressing, Fleet, Mode};
+use crate::fleet::{Addressing, Fleet};
 use crate::ids::{ClusterName, Lineage, LinkName, SiteName, VpnName};
 use crate::ledger::{Grant, Ledger, LedgerName, Owner, State, Use};
-use crate::network_plan::{Class, NetworkPlan};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -64,12 +64,17 @@ pub(super) struct Clash<'a> {
     pub(super) link: Option<&'a LinkName>,
 }
 
+/// Somebody else has a range.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken;
+
 impl<'a> Hub<'a> {
     /// What stands: grants, exported ranges, reservations, pools.
     pub(super) fn open(
         fleet: &'a Fleet,
         before: &'a Before,
         members: &Members<'a>,
+        memory: &Memory<'a>,
         report: &mut Reporter,
     ) -> Self {
         let ledger = before.ledgers.get(&LedgerName::Hub);
@@ -99,87 +104,64 @@ impl<'a> Hub<'a> {
                 }
             }
         }
-        hub.settle_pools(before, members, report);
+        hub.settle_pools(members, report);
         for (name, link) in &fleet.links {
             for prefix in link.addressing.reserved.iter() {
                 hub.ranges.insert(prefix, Holder::Reserved(name));
             }
         }
-        for plan in before.plans.values() {
-            hub.keep_exports(plan, members);
-        }
+        hub.keep_exports(memory, members);
         hub
     }
 
-    /// Ranges that plans export already keep their place while they are wanted.
-    fn keep_exports(&mut self, plan: &'a NetworkPlan, members: &Members<'a>) {
-        // A link that is shown only is applied as it was: its members stand, wanted or not.
-        let Some(link) = self.fleet.links.get(&plan.link) else {
-            return;
-        };
-        let frozen = link.mode == Mode::Plan && !members.links.contains(&&plan.link);
-        for segment in &plan.segments {
-            for entry in &segment.prefixes {
-                match (entry.class, &segment.cluster) {
-                    (Class::Service, Some(cluster)) => {
-                        let wanted = members.link_of(cluster) == Some(&plan.link)
-                            && self
-                                .fleet
-                                .clusters
-                                .get(cluster)
-                                .is_some_and(|c| c.service_cidrs.contains(entry.prefix));
-                        if wanted || frozen {
-                            self.services.insert((cluster, entry.prefix));
-                            self.ranges.insert(entry.prefix, Holder::Services(cluster));
-                        }
-                    }
-                    (Class::Lan, _) => {
-                        let site = &segment.site;
-                        let wanted = link.sites.contains(site)
-                            && self
-                                .fleet
-                                .sites
-                                .get(site)
-                                .is_some_and(|s| s.cidrs.contains(entry.prefix));
-                        if wanted || frozen {
-                            self.lans.insert((site, entry.prefix));
-                            self.ranges.insert(entry.prefix, Holder::Lan(site));
-                        }
-                    }
-                    _ => {}
+    /// Ranges that plans export already keep their place.
+    fn keep_exports(&mut self, memory: &Memory<'a>, members: &Members<'a>) {
+        for (link, exporter, prefix) in memory.iter() {
+            let (owner, holder) = match exporter {
+                Exporter::Services(cluster) => {
+                    (members.link_of(cluster), Holder::Services(cluster))
                 }
+                Exporter::Lan(site) => (members.link_of_site(site), Holder::Lan(site)),
+                Exporter::Vpn(vpn) => (members.link_of_vpn(vpn), Holder::Vpn(vpn)),
+            };
+            if owner != Some(link) {
+                continue;
             }
-        }
-        for vpn in &plan.vpns {
-            for prefix in vpn.prefixes.iter() {
-                let wanted = link.vpns.contains(&vpn.name)
-                    && self
-                        .fleet
-                        .vpns
-                        .get(&vpn.name)
-                        .is_some_and(|v| v.prefixes.contains(prefix));
-                if wanted || frozen {
-                    self.vpns.insert((&vpn.name, prefix));
-                    self.ranges.insert(prefix, Holder::Vpn(&vpn.name));
-                }
+            self.ranges.insert(prefix, holder);
+            match exporter {
+                Exporter::Services(cluster) => _ = self.services.insert((cluster, prefix)),
+                Exporter::Lan(site) => _ = self.lans.insert((site, prefix)),
+                Exporter::Vpn(vpn) => _ = self.vpns.insert((vpn, prefix)),
             }
         }
     }
 
-    /// Which pools each link may grant from. A pool that meets another link's is left out; the link whose plan covers it
-    /// already keeps it.
-    fn settle_pools(&mut self, before: &Before, members: &Members<'a>, report: &mut Reporter) {
+    /// Which pools each link may grant from. Of two links' pools that overlap the one that is granted from already
+    /// counts, else the first by name.
+    fn settle_pools(&mut self, members: &Members<'a>, report: &mut Reporter) {
+        // Pools are few, and so are the blocks that are looked through for each: one for a cluster, as a rule.
+        let grants = self.ledger.iter().flat_map(|ledger| &ledger.grants);
+        let in_use: Vec<(&LinkName, Use, Prefix)> = grants
+            .filter(|grant| grant.state == State::Active)
+            .filter_map(|grant| match &grant.owner {
+                Owner::Cluster(cluster) => {
+                    Some((members.link_of(cluster)?, grant.used_for, grant.prefix))
+                }
+                _ => None,
+            })
+            .collect();
         let mut wanted: Vec<WantedPool<'a>> = Vec::new();
         for (name, link) in &self.fleet.links {
             let addressing = &link.addressing;
-            let old = before.plans.get(name);
             let shown = !members.links.contains(&name);
             for (field, used_for, pools) in [
                 ("podPools", Use::Pod, &addressing.pod_pools),
                 ("meshPools", Use::Mesh, &addressing.mesh_pools),
             ] {
                 for &pool in pools {
-                    let is_new = !old.is_some_and(|old| old.super_nets.contains(pool));
+                    let is_new = !in_use.iter().any(|(owner, of, prefix)| {
+                        *owner == name && *of == used_for && pool.contains(*prefix)
+                    });
                     // What a link that is only shown has not had, it does not take either.
                     if !(shown && is_new) {
                         wanted.push(WantedPool {
@@ -250,7 +232,7 @@ impl<'a> Hub<'a> {
             ] {
                 if !mesh.iter().any(|pool| pool.family() == default.family()) {
                     mesh.push(default);
-                    self.ranges.insert(default, Holder::MeshPool(name));
+                    self.ranges.insert(default, Holder::DefaultMesh);
                 }
             }
         }
@@ -310,24 +292,37 @@ impl<'a> Hub<'a> {
             .push(prefix);
     }
 
-    /// Claims a range for a holder, or says who has it.
+    /// Who holds something that a range of this holder may not meet, in order.
+    pub(super) fn clashing(
+        &self,
+        prefix: Prefix,
+        new: Holder<'a>,
+        members: &Members<'a>,
+    ) -> Vec<(Prefix, Holder<'a>)> {
+        let found: BTreeSet<_> = self
+            .ranges
+            .overlapping(prefix)
+            .filter(|(_, held)| clashes(new, *held, members))
+            .collect();
+        found.into_iter().collect()
+    }
+
+    /// Claims a range for a holder, unless somebody has it.
     pub(super) fn claim(
         &mut self,
         prefix: Prefix,
         new: Holder<'a>,
         members: &Members<'a>,
-    ) -> Result<(), Vec<(Prefix, Holder<'a>)>> {
-        let held: Vec<_> = self
+    ) -> Result<(), Taken> {
+        if self
             .ranges
             .overlapping(prefix)
-            .filter(|(_, held)| clashes(new, *held, members))
-            .collect();
-        if held.is_empty() {
-            self.ranges.insert(prefix, new);
-            Ok(())
-        } else {
-            Err(held)
+            .any(|(_, held)| clashes(new, held, members))
+        {
+            return Err(Taken);
         }
+        self.ranges.insert(prefix, new);
+        Ok(())
     }
 
     /// Records a range that a cluster's pods use already.
@@ -336,7 +331,7 @@ impl<'a> Hub<'a> {
         cluster: &'a ClusterName,
         prefix: Prefix,
         members: &Members<'a>,
-    ) -> Result<(), Vec<(Prefix, Holder<'a>)>> {
+    ) -> Result<(), Taken> {
         if self.ranges.holds(Holder::Pods(cluster), prefix) {
             return Ok(());
         }
@@ -381,12 +376,12 @@ impl<'a> Hub<'a> {
             } else {
                 len
             };
-            while let Some(block) = self.space(pool, used_for).take(len) {
+            while let Some(block) = self.space(link, pool, used_for).take(len) {
                 // Pools may lie in one another, so that what one gave the other believes free.
                 if self
                     .ranges
                     .overlapping(block)
-                    .any(|(_, held)| occupies(held, used_for))
+                    .any(|(_, held)| occupies(held, used_for, link))
                 {
                     continue;
                 }
@@ -406,12 +401,12 @@ impl<'a> Hub<'a> {
         None
     }
 
-    fn space(&mut self, pool: Prefix, used_for: Use) -> &mut FreeSpace {
+    fn space(&mut self, link: &LinkName, pool: Prefix, used_for: Use) -> &mut FreeSpace {
         let ranges = &self.ranges;
         self.spaces.entry((pool, used_for)).or_insert_with(|| {
             let busy = ranges
                 .overlapping(pool)
-                .filter(|(_, held)| occupies(*held, used_for))
+                .filter(|(_, held)| occupies(*held, used_for, link))
                 .map(|(prefix, _)| prefix);
             FreeSpace::new(pool.family(), [pool], &Busy::of(pool.family(), busy))
         })
@@ -443,14 +438,16 @@ impl<'a> Hub<'a> {
         }
         let largest = pools
             .iter()
-            .filter_map(|pool| self.space(*pool, used_for).largest())
+            .filter_map(|pool| self.space(link, *pool, used_for).largest())
             .min();
         let covering: BTreeSet<String> = pools
             .iter()
             .flat_map(|pool| {
                 self.ranges
                     .overlapping(*pool)
-                    .filter(|(prefix, held)| prefix.contains(*pool) && occupies(*held, used_for))
+                    .filter(|(prefix, held)| {
+                        prefix.contains(*pool) && occupies(*held, used_for, link)
+                    })
                     .map(|(prefix, held)| format!("{held} ({prefix})"))
             })
             .collect();
@@ -525,11 +522,7 @@ impl<'a> Hub<'a> {
                 .entry(key)
                 .or_insert_with(|| self.alternatives(key.0, key.1));
             // All of them, also those that came later in this run: the next run must say the same.
-            let held: BTreeSet<(Prefix, Holder<'_>)> = self
-                .ranges
-                .overlapping(clash.prefix)
-                .filter(|(_, held)| clashes(clash.new, *held, members))
-                .collect();
+            let held = self.clashing(clash.prefix, clash.new, members);
             let sides = listed(
                 held.iter()
                     .map(|(prefix, held)| format!("{prefix} ({held})")),
@@ -553,7 +546,7 @@ impl<'a> Hub<'a> {
                 | Holder::Services(cluster)
                 | Holder::Mesh(cluster)
                 | Holder::Address(cluster) => ("Cluster", cluster.as_str()),
-                Holder::Idle => continue,
+                Holder::Idle | Holder::DefaultMesh => continue,
                 Holder::Reserved(link) | Holder::Pool(link) | Holder::MeshPool(link) => {
                     ("ClusterLink", link.as_str())
                 }
@@ -588,10 +581,12 @@ impl<'a> Hub<'a> {
 }
 
 /// Whether a held range keeps a pool from giving out its addresses.
-fn occupies(held: Holder<'_>, used_for: Use) -> bool {
+fn occupies(held: Holder<'_>, used_for: Use, link: &LinkName) -> bool {
     match held {
         Holder::Pool(_) => false,
-        Holder::MeshPool(_) => used_for == Use::Pod,
+        Holder::DefaultMesh => used_for == Use::Pod,
+        // A link without a pool of its own shares the default one, but not what others name of it.
+        Holder::MeshPool(owner) => used_for == Use::Pod || owner != link,
         _ => true,
     }
 }

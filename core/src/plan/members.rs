@@ -3,6 +3,7 @@
 //! A member belongs to one link. Where two name it, the link that has it already keeps it, else the first by name.
 
 use super::Before;
+use super::exports::Memory;
 use super::ranges::Relations;
 use super::report::Reporter;
 use crate::fleet::{Cluster, Fleet, Node, SiteSource};
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Members by link.
 pub(super) struct Members<'a> {
     fleet: &'a Fleet,
-    /// Links that are planned, in order of precedence: those with a plan first, then by name.
+    /// Links that are planned, by name.
     pub(super) links: Vec<&'a LinkName>,
     /// The link of each cluster, links that are not planned now included.
     clusters: BTreeMap<&'a ClusterName, &'a LinkName>,
@@ -31,14 +32,14 @@ impl<'a> Members<'a> {
         fleet: &'a Fleet,
         before: &'a Before,
         active: &BTreeSet<&'a LinkName>,
+        memory: &Memory<'a>,
         report: &mut Reporter,
     ) -> Self {
-        let (mut links, new): (Vec<_>, Vec<_>) = fleet
+        let links: Vec<&LinkName> = fleet
             .links
             .keys()
             .filter(|link| active.contains(link))
-            .partition(|link| before.plans.contains_key(*link));
-        links.extend(new);
+            .collect();
         let frozen: Vec<&NetworkPlan> = fleet
             .links
             .keys()
@@ -46,12 +47,6 @@ impl<'a> Members<'a> {
             .filter_map(|link| before.plans.get(link))
             .collect();
         let planned = |link: &LinkName| before.plans.get(link);
-
-        let exported: BTreeSet<(&LinkName, &SiteName)> = links
-            .iter()
-            .filter_map(|link| planned(link))
-            .flat_map(|plan| lan_sites(plan).map(|site| (&plan.link, site)))
-            .collect();
 
         let mut settler = Settler {
             links: &links,
@@ -79,7 +74,7 @@ impl<'a> Members<'a> {
                 .flat_map(|plan| lan_sites(plan).map(|site| (site, &plan.link)))
                 .collect(),
             |link| &link.sites,
-            |link, name| exported.contains(&(link, name)),
+            |link, name| memory.has_lan(link, name),
             |name| fleet.sites.contains_key(name),
         );
         let vpns = settler.settle(
@@ -89,9 +84,7 @@ impl<'a> Members<'a> {
                 .flat_map(|plan| plan.vpns.iter().map(|v| (&v.name, &plan.link)))
                 .collect(),
             |link| &link.vpns,
-            |link, name| {
-                planned(link).is_some_and(|plan| plan.vpns.iter().any(|v| v.name == *name))
-            },
+            |link, name| memory.has_vpn(link, name),
             |name| fleet.vpns.contains_key(name),
         );
         let own_sites = fleet
@@ -151,9 +144,14 @@ impl<'a> Members<'a> {
             .filter(|name| is(&self.vpns, name, link))
     }
 
-    /// Whether a site is a member of any link.
-    pub(super) fn is_member_site(&self, site: &SiteName) -> bool {
-        self.sites.contains_key(site)
+    /// The link that a member site belongs to.
+    pub(super) fn link_of_site(&self, site: &SiteName) -> Option<&'a LinkName> {
+        self.sites.get(site).copied()
+    }
+
+    /// The link that a VPN belongs to.
+    pub(super) fn link_of_vpn(&self, vpn: &VpnName) -> Option<&'a LinkName> {
+        self.vpns.get(vpn).copied()
     }
 
     /// The link that a cluster belongs to.

@@ -3,6 +3,7 @@
 //! Pure, deterministic, sticky. What is granted stays granted; planning twice changes nothing; adding never moves.
 
 mod book;
+mod exports;
 mod gateways;
 mod hub;
 mod members;

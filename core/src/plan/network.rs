@@ -4,6 +4,7 @@
 //! range, and VPN indexes.
 
 use super::book::Book;
+use super::exports::Memory;
 use super::gateways::{Candidate, elect};
 use super::hub::Hub;
 use super::members::{Members, carries};
@@ -28,11 +29,12 @@ pub(super) fn plans<'a>(
     fleet: &'a Fleet,
     before: &'a Before,
     members: &Members<'a>,
+    memory: &Memory<'a>,
     hub: &Hub<'a>,
     clusters: &[ClusterWork<'a>],
     report: &mut Reporter,
 ) -> BTreeMap<LinkName, NetworkPlan> {
-    let mut indexes = VpnIndexes::reserve(fleet, before);
+    let mut indexes = VpnIndexes::reserve(before, memory);
     let hub_ledger = before.ledgers.get(&LedgerName::Hub);
     let lineage = hub_ledger.map_or(&before.lineage, |ledger| &ledger.lineage);
     let floor = hub_ledger.map_or(0, |ledger| ledger.revision);
@@ -623,17 +625,15 @@ struct VpnIndexes<'a> {
 
 impl<'a> VpnIndexes<'a> {
     /// What plans use already.
-    fn reserve(fleet: &'a Fleet, before: &'a Before) -> Self {
+    fn reserve(before: &'a Before, memory: &Memory<'a>) -> Self {
         let mut taken = BTreeMap::new();
         for plan in before.plans.values() {
-            for vpn in &plan.vpns {
-                let wanted = fleet
-                    .vpns
-                    .get(&vpn.name)
-                    .is_some_and(|now| now.site == vpn.site);
-                if wanted && fleet.links.contains_key(&plan.link) {
-                    taken.entry((&vpn.site, vpn.index)).or_insert(&vpn.name);
-                }
+            for vpn in plan
+                .vpns
+                .iter()
+                .filter(|vpn| memory.has_vpn(&plan.link, &vpn.name))
+            {
+                taken.entry((&vpn.site, vpn.index)).or_insert(&vpn.name);
             }
         }
         Self { taken }

@@ -29,6 +29,8 @@ pub(super) enum Holder<'a> {
     Pool(&'a LinkName),
     /// Where a link's mesh addresses come from.
     MeshPool(&'a LinkName),
+    /// Where mesh addresses come from for links that name no pool.
+    DefaultMesh,
     /// A node's own address.
     Address(&'a ClusterName),
     /// Services or VPNs that nobody reaches: not to be granted, and in nobody's way.
@@ -46,6 +48,7 @@ impl fmt::Display for Holder<'_> {
             Self::Reserved(name) => write!(f, "addressing.reserved of ClusterLink {name}"),
             Self::Pool(name) => write!(f, "addressing.podPools of ClusterLink {name}"),
             Self::MeshPool(name) => write!(f, "the mesh pool of ClusterLink {name}"),
+            Self::DefaultMesh => write!(f, "the default mesh pool"),
             Self::Idle => write!(
                 f,
                 "serviceCidrs of a Cluster or prefixes of a VpnAttachment"
@@ -124,7 +127,10 @@ pub(super) trait Relations {
 
 /// Whether a new range clashes with one that is held.
 pub(super) fn clashes(new: Holder<'_>, held: Holder<'_>, relations: &impl Relations) -> bool {
-    use Holder::{Address, Ground, Idle, Lan, Mesh, MeshPool, Pods, Pool, Reserved, Services, Vpn};
+    use Holder::{
+        Address, DefaultMesh, Ground, Idle, Lan, Mesh, MeshPool, Pods, Pool, Reserved, Services,
+        Vpn,
+    };
     match (new, held) {
         (Pods(a), Pods(b)) | (Services(a), Services(b)) => a != b,
         (Lan(a), Lan(b)) => a != b,
@@ -133,14 +139,19 @@ pub(super) fn clashes(new: Holder<'_>, held: Holder<'_>, relations: &impl Relati
             !relations.is_own_site(cluster, site)
         }
         (Pods(cluster), Pool(link)) => !relations.is_member(cluster, link),
-        (Pods(_), Mesh(_) | Services(_) | Vpn(_) | Reserved(_) | MeshPool(_)) => true,
+        (Pods(_), Mesh(_) | Services(_) | Vpn(_) | Reserved(_) | MeshPool(_) | DefaultMesh) => true,
         (Services(_) | Lan(_) | Vpn(_), Pods(_) | Mesh(_) | Services(_) | Lan(_) | Vpn(_)) => true,
         (Ground(_), Mesh(_)) => true,
         (Ground(_), _)
-        | (Services(_) | Lan(_) | Vpn(_), Ground(_) | Reserved(_) | Pool(_) | MeshPool(_))
+        | (
+            Services(_) | Lan(_) | Vpn(_),
+            Ground(_) | Reserved(_) | Pool(_) | MeshPool(_) | DefaultMesh,
+        )
         | (_, Address(_) | Idle) => false,
         // Blocks that the planner cuts itself avoid everything; see `Hub::grab`.
-        (Mesh(_) | Reserved(_) | Pool(_) | MeshPool(_) | Address(_) | Idle, _) => true,
+        (Mesh(_) | Reserved(_) | Pool(_) | MeshPool(_) | Address(_) | Idle | DefaultMesh, _) => {
+            true
+        }
     }
 }
 

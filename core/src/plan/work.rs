@@ -5,7 +5,8 @@
 //! ```
 //! Everything in use is recorded before anything new is cut.
 
-use super::book::{Ask, Book, Trouble};
+use super::book::{Ask, Book};
+use super::exports::Memory;
 use super::hub::{Clash, Hub, Lengths};
 use super::members::{Members, all_sites, site_of};
 use super::ranges::Holder;
@@ -57,6 +58,8 @@ pub(super) struct NodeWork<'a> {
     pub(super) pods: Vec<Prefix>,
     /// Mesh addresses that it holds.
     pub(super) mesh: Vec<Prefix>,
+    /// Whether a pod range of it is somebody else's.
+    clashes: bool,
     /// Whether it takes part.
     pub(super) planned: bool,
     /// Whether its pod ranges are to be written into its Node object.
@@ -83,10 +86,26 @@ impl NodeWork<'_> {
 
 /// Plans the active links; all others keep what they have.
 pub(super) fn run(fleet: &Fleet, before: &Before, active: &BTreeSet<&LinkName>) -> Proposal {
+    let mut memory = Memory::of(fleet, before, active);
+    loop {
+        let proposal = attempt(fleet, before, active, &memory);
+        // Ends: each further attempt remembers less.
+        if !memory.forget_lost(&proposal.plans) {
+            return proposal;
+        }
+    }
+}
+
+fn attempt(
+    fleet: &Fleet,
+    before: &Before,
+    active: &BTreeSet<&LinkName>,
+    memory: &Memory<'_>,
+) -> Proposal {
     let sites = all_sites(fleet);
     let mut report = Reporter::default();
-    let mut members = Members::settle(fleet, before, active, &mut report);
-    let mut hub = Hub::open(fleet, before, &members, &mut report);
+    let mut members = Members::settle(fleet, before, active, memory, &mut report);
+    let mut hub = Hub::open(fleet, before, &members, memory, &mut report);
     let mut clusters = open_clusters(fleet, before, &mut members, &sites, &mut report);
 
     claim_lans(fleet, &members, &clusters, &mut hub);
@@ -107,9 +126,20 @@ pub(super) fn run(fleet: &Fleet, before: &Before, active: &BTreeSet<&LinkName>) 
         give_mesh_addresses(cluster, &families, &mut hub, &members);
         report_missing(cluster, &mut hub, &mut report);
     }
+    for cluster in &clusters {
+        report_clashing_nodes(cluster, &mut hub, &members, &mut report);
+    }
     hub.report_clashes(&members, &mut report);
 
-    let plans = network::plans(fleet, before, &members, &hub, &clusters, &mut report);
+    let plans = network::plans(
+        fleet,
+        before,
+        &members,
+        memory,
+        &hub,
+        &clusters,
+        &mut report,
+    );
     let mut nodes = network::kept_nodes(fleet, before, &members);
     let mut ledgers = before.ledgers.clone();
     for mut work in clusters {
@@ -165,6 +195,7 @@ fn open_clusters<'a>(
                 site: None,
                 pods: Vec::new(),
                 mesh: Vec::new(),
+                clashes: false,
                 planned: false,
                 assign: false,
             });
@@ -267,7 +298,7 @@ fn claim_lans<'a>(
         let (new, link) = match member_sites.get(name) {
             Some(link) => (Holder::Lan(name), Some(*link)),
             // What a link that is only shown exports is recorded already.
-            None if members.is_member_site(name) => continue,
+            None if members.link_of_site(name).is_some() => continue,
             None => (Holder::Ground(name), inhabited.get(name).copied()),
         };
         for prefix in site.cidrs.iter() {
@@ -335,46 +366,61 @@ fn import_nodes<'a>(
             work.book.release_unseen(node);
         }
     }
+    for node in work.nodes.iter_mut().filter(|node| node.planned) {
+        node.clashes = work.book.observe(node, hub, members).is_err();
+        node.planned = !node.clashes;
+    }
+}
+
+/// Says what the pod ranges of left-out nodes meet. At the end of the run, so that the next run says the same.
+fn report_clashing_nodes<'a>(
+    work: &ClusterWork<'a>,
+    hub: &mut Hub<'a>,
+    members: &Members<'a>,
+    report: &mut Reporter,
+) {
     let mut clashes: BTreeMap<Vec<(Prefix, Holder<'a>)>, Vec<(Prefix, &NodeName)>> =
         BTreeMap::new();
-    for node in work.nodes.iter_mut().filter(|node| node.planned) {
-        match work.book.observe(node, hub, members) {
-            Ok(()) => {}
-            Err(Trouble::Node {
-                prefix,
-                other,
-                node: owner,
-            }) => {
-                node.planned = false;
-                report.refuse(
-                    "Node",
-                    node.id.node.as_str(),
-                    Some(work.link),
-                    "RangeClash",
-                    format!(
-                        "podCIDR {prefix} of node {} overlaps {other} of node {owner} in Cluster {}, which was first; the node is left out: delete one of the two Node objects, and let it register again with a podCIDR of its own",
-                        node.id.node, work.name
-                    ),
-                );
-            }
-            Err(Trouble::Other { prefix, held }) => {
-                node.planned = false;
-                // The clash of the whole range is reported once, with the cluster.
-                if !work.lost.iter().any(|lost| lost.contains(prefix)) {
-                    clashes
-                        .entry(held)
-                        .or_default()
-                        .push((prefix, &node.id.node));
-                }
-            }
+    for node in work.nodes.iter().filter(|node| node.clashes) {
+        let mut seen = node.node.pod_cidrs.clone();
+        seen.sort_unstable();
+        // The clash of a whole range is reported once, with the cluster.
+        if seen
+            .iter()
+            .any(|prefix| work.lost.iter().any(|lost| lost.contains(*prefix)))
+        {
+            continue;
+        }
+        let elsewhere = seen.iter().find_map(|prefix| {
+            let held = hub.clashing(*prefix, Holder::Pods(work.name), members);
+            (!held.is_empty()).then_some((*prefix, held))
+        });
+        if let Some((prefix, held)) = elsewhere {
+            clashes
+                .entry(held)
+                .or_default()
+                .push((prefix, &node.id.node));
+            continue;
+        }
+        let here = seen
+            .iter()
+            .find_map(|prefix| Some((*prefix, work.book.share_over(*prefix, &node.id.node)?)));
+        if let Some((prefix, (other, owner))) = here {
+            report.refuse(
+                "Node",
+                node.id.node.as_str(),
+                Some(work.link),
+                "RangeClash",
+                format!(
+                    "podCIDR {prefix} of node {} overlaps {other} of node {owner} in Cluster {}, which was first; the node is left out: delete one of the two Node objects, and let it register again with a podCIDR of its own",
+                    node.id.node, work.name
+                ),
+            );
         }
     }
     for nodes in clashes.into_values() {
-        let subject = format!(
-            "podCIDR of node {} in Cluster {}:",
-            listed(nodes.iter().map(|(_, node)| node)),
-            work.name
-        );
+        let names = listed(nodes.iter().map(|(_, node)| node));
+        let subject = format!("podCIDR of node {names} in Cluster {}:", work.name);
         hub.note(Clash {
             new: Holder::Pods(work.name),
             subject,
