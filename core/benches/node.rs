@@ -2,7 +2,13 @@
 //!
 //! Prints medians of several runs and the ratio to the bar. `cargo bench -p tieline-core --bench node`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    missing_docs
+)]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,9 +17,13 @@ use tieline_core::cidr::{Prefix, PrefixSet};
 use tieline_core::fleet::Granularity;
 use tieline_core::host::diff::Livenesses;
 use tieline_core::host::{DeviceName, HostState, diff};
-use tieline_core::ids::{ClusterName, Lineage, LinkName, NodeName, PeerName, SegmentName, SiteName};
+use tieline_core::ids::{
+    ClusterName, Lineage, LinkName, NodeName, PeerName, SegmentName, SiteName,
+};
 use tieline_core::keys::PublicKey;
-use tieline_core::network_plan::{Class, ClassPrefix, Gateway, NetworkPlan, PlanCluster, PlanSite, Segment};
+use tieline_core::network_plan::{
+    Class, ClassPrefix, Gateway, NetworkPlan, PlanCluster, PlanSite, Segment,
+};
 use tieline_core::node::{LocalFacts, UnderlayDevice, node_config, resolve};
 use tieline_core::peer::{AcceptedPeer, AcceptedPeers, Endpoint, EndpointHost, Scope};
 
@@ -30,7 +40,10 @@ fn network(segments: u32) -> (NetworkPlan, AcceptedPeers) {
         link: LinkName::new("all").unwrap(),
         lineage: Lineage::new("bench000").unwrap(),
         revision: 1,
-        super_nets: ["10.0.0.0/8", "100.64.0.0/10"].iter().map(|text| text.parse::<Prefix>().unwrap()).collect(),
+        super_nets: ["10.0.0.0/8", "100.64.0.0/10"]
+            .iter()
+            .map(|text| text.parse::<Prefix>().unwrap())
+            .collect(),
         clusters: Vec::new(),
         sites: Vec::new(),
         segments: Vec::new(),
@@ -49,7 +62,9 @@ fn network(segments: u32) -> (NetworkPlan, AcceptedPeers) {
         let mesh = address([100, 64, 0, 1], number << 4);
         plan.clusters.push(PlanCluster {
             name: cluster.clone(),
-            pod_cidrs: [Prefix::containing(pods.address(), 22)].into_iter().collect(),
+            pod_cidrs: [Prefix::containing(pods.address(), 22)]
+                .into_iter()
+                .collect(),
             service_cidrs: PrefixSet::new(),
         });
         plan.sites.push(PlanSite {
@@ -63,16 +78,28 @@ fn network(segments: u32) -> (NetworkPlan, AcceptedPeers) {
             site: site.clone(),
             cluster: Some(cluster.clone()),
             prefixes: vec![
-                ClassPrefix { prefix: pods, class: Class::Pod },
-                ClassPrefix { prefix: Prefix::containing(mesh, 28), class: Class::Mesh },
+                ClassPrefix {
+                    prefix: pods,
+                    class: Class::Pod,
+                },
+                ClassPrefix {
+                    prefix: Prefix::containing(mesh, 28),
+                    class: Class::Mesh,
+                },
             ],
-            gateways: vec![Gateway { rank: 0, peer: peer.clone() }],
+            gateways: vec![Gateway {
+                rank: 0,
+                peer: peer.clone(),
+            }],
         });
-        let keys = [DeviceName::outer(0), DeviceName::inner(0)].into_iter().zip(1_u8..).map(|(device, kind)| {
-            let mut bytes = [kind; 32];
-            bytes[..4].copy_from_slice(&(number + 1).to_le_bytes());
-            (device, PublicKey::from_bytes(bytes).unwrap())
-        });
+        let keys = [DeviceName::outer(0), DeviceName::inner(0)]
+            .into_iter()
+            .zip(1_u8..)
+            .map(|(device, kind)| {
+                let mut bytes = [kind; 32];
+                bytes[..4].copy_from_slice(&(number + 1).to_le_bytes());
+                (device, PublicKey::from_bytes(bytes).unwrap())
+            });
         peers.insert(
             peer,
             AcceptedPeer {
@@ -111,7 +138,11 @@ fn median(mut measure: impl FnMut()) -> Duration {
 
 fn row(what: &str, time: Duration) {
     let ratio = time.as_secs_f64() / BAR.as_secs_f64();
-    println!("{what:<58} {:>9.2} ms   {ratio:>6.2} x the bar of {} ms", time.as_secs_f64() * 1e3, BAR.as_millis());
+    println!(
+        "{what:<58} {:>9.2} ms   {ratio:>6.2} x the bar of {} ms",
+        time.as_secs_f64() * 1e3,
+        BAR.as_millis()
+    );
 }
 
 fn main() {
@@ -119,7 +150,13 @@ fn main() {
         let (plan, peers) = network(segments);
         let (own, me) = peers.iter().next().unwrap();
         let facts = LocalFacts {
-            underlay: BTreeMap::from([("eth0".to_owned(), UnderlayDevice { mtu: 1500, prefixes: PrefixSet::new() })]),
+            underlay: BTreeMap::from([(
+                "eth0".to_owned(),
+                UnderlayDevice {
+                    mtu: 1500,
+                    prefixes: PrefixSet::new(),
+                },
+            )]),
             keys: me.keys.clone(),
             netdev_egress: true,
             first_port: 21820,
@@ -128,17 +165,29 @@ fn main() {
         };
         let label = |what| format!("{what}, {segments} peers");
         let observed = resolve(&node_config(&plan, &peers, Some(own)), &facts);
-        assert_eq!(observed.devices[&DeviceName::outer(0)].peers.len() as u32, segments - 1);
-        row(&label("node_config"), median(|| {
-            std::hint::black_box(node_config(&plan, &peers, Some(own)));
-        }));
-        row(&label("node_config, resolve and diff: nothing to do"), median(|| {
-            let wanted = resolve(&node_config(&plan, &peers, Some(own)), &facts);
-            assert!(diff(&observed, &Livenesses::new(), &wanted).is_empty());
-        }));
+        assert_eq!(
+            observed.devices[&DeviceName::outer(0)].peers.len() as u32,
+            segments - 1
+        );
+        row(
+            &label("node_config"),
+            median(|| {
+                std::hint::black_box(node_config(&plan, &peers, Some(own)));
+            }),
+        );
+        row(
+            &label("node_config, resolve and diff: nothing to do"),
+            median(|| {
+                let wanted = resolve(&node_config(&plan, &peers, Some(own)), &facts);
+                assert!(diff(&observed, &Livenesses::new(), &wanted).is_empty());
+            }),
+        );
         let empty = HostState::default();
-        row(&label("diff from nothing"), median(|| {
-            std::hint::black_box(diff(&empty, &Livenesses::new(), &observed));
-        }));
+        row(
+            &label("diff from nothing"),
+            median(|| {
+                std::hint::black_box(diff(&empty, &Livenesses::new(), &observed));
+            }),
+        );
     }
 }

@@ -53,7 +53,13 @@ impl Guard {
         let mut guard = Self::of_plan(plan, cluster);
         guard.own_pods = segment_pods.clone();
         guard.native = guard.native.union(&site);
-        let everything: PrefixSet = segment.prefixes.iter().map(|entry| entry.prefix).collect();
+        // A VPN's prefixes lie behind a tunnel also for the segment that terminates it: its pods keep their sources there.
+        let nearby: PrefixSet = segment
+            .prefixes
+            .iter()
+            .filter(|entry| entry.class != Class::Vpn)
+            .map(|entry| entry.prefix)
+            .collect();
         let only_gateway = |classes: &[Class]| {
             if rank.is_some() {
                 segment.of(classes)
@@ -63,10 +69,7 @@ impl Guard {
         };
         let firewall = &mut guard.firewall;
         firewall.native = native_site.union(&segment_pods).union(&plan.bypass);
-        firewall.own = everything
-            .union(&site)
-            .union(&services)
-            .union(&segment_pods);
+        firewall.own = nearby.union(&site).union(&services).union(&segment_pods);
         firewall.lan = only_gateway(&[Class::Lan]);
         firewall.services = only_gateway(&[Class::Service]);
         firewall.stateful = node_pods.union(&mesh).union(&services).union(&firewall.lan);

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use tieline_core::cidr::{Family, Prefix, PrefixSet};
 use tieline_core::host::firewall::{
-    Action, AddressSet, Addresses, Chain, ChainName, Interface, Match, Ruleset, SetName, Table,
+    Action, AddressSet, Addresses, Chain, ChainName, Interface, Match, Rule, Ruleset, SetName,
+    Table,
 };
 use tieline_core::host::{
     Device, DeviceName, HostState, RouteKey, Selector, TABLE_GUARD, TABLE_INNER, TABLE_MAIN,
@@ -147,12 +148,21 @@ impl<'a> Network<'a> {
         end: End,
     ) -> End {
         let host = &self.hosts[at];
+        let through_tunnel = from.is_some() || out.starts_with("tie");
         match self.filter(host, ChainName::Forw, from, Some(out), packet) {
             Verdict::Drop => End::Dropped(format!("forward of {at} from {from:?} to {out}")),
             Verdict::Accept
                 if self.filter(host, ChainName::Leak, None, Some(out), packet) == Verdict::Drop =>
             {
                 End::Dropped(format!("leak chain of {at}"))
+            }
+            // Behind our translation comes the CNI's masquerade: what ours does not settle, that one would.
+            Verdict::Accept
+                if through_tunnel
+                    && self.source(host, from, out, packet)
+                        != Some(Action::SourceKept(Family::of(packet.source))) =>
+            {
+                End::Dropped(format!("source lost at {at} from {from:?} to {out}"))
             }
             Verdict::Accept => end,
         }
@@ -285,8 +295,26 @@ impl<'a> Network<'a> {
             .iter()
             .find(|found| found.name == chain)
             .unwrap();
-        let from = from.map_or_else(|| "cni0".to_owned(), |device| device.to_string());
-        run(table, chain, &from, out, packet)
+        match first(table, chain, from, out, packet) {
+            Some(Action::Drop) => Verdict::Drop,
+            _ => Verdict::Accept,
+        }
+    }
+
+    /// What becomes of the source on the way out; `None`: what the tables behind ours decide.
+    fn source(
+        &self,
+        host: &HostState,
+        from: Option<DeviceName>,
+        out: &str,
+        packet: Packet,
+    ) -> Option<Action> {
+        let table = &host.firewall.as_ref().unwrap().tables[0];
+        let chain = table
+            .chains
+            .iter()
+            .find(|found| found.name == ChainName::NatPost)?;
+        first(table, chain, from, Some(out), packet)
     }
 }
 
@@ -316,25 +344,24 @@ enum Verdict {
     Drop,
 }
 
-/// A new TCP connection's first packet, without a mark, through one chain.
-fn run(table: &Table, chain: &Chain, from: &str, out: Option<&str>, packet: Packet) -> Verdict {
-    for rule in &chain.rules {
-        if rule
-            .matches
-            .iter()
-            .all(|condition| holds(table, condition, from, out, packet))
-        {
-            match rule.action {
-                Action::Accept => return Verdict::Accept,
-                Action::Drop => return Verdict::Drop,
-                Action::Notrack
-                | Action::ClampMss
-                | Action::SourceTo(_)
-                | Action::SourceKept(_) => {}
-            }
-        }
-    }
-    Verdict::Accept
+/// The verdict on a new TCP connection's first packet, without a mark, in one chain.
+fn first(
+    table: &Table,
+    chain: &Chain,
+    from: Option<DeviceName>,
+    out: Option<&str>,
+    packet: Packet,
+) -> Option<Action> {
+    let from = from.map_or_else(|| "cni0".to_owned(), |device| device.to_string());
+    let passes = |rule: &&Rule| {
+        let mut conditions = rule.matches.iter();
+        conditions.all(|condition| holds(table, condition, &from, out, packet))
+    };
+    let verdicts = chain
+        .rules
+        .iter()
+        .filter(|rule| !matches!(rule.action, Action::Notrack | Action::ClampMss));
+    verdicts.into_iter().find(passes).map(|rule| rule.action)
 }
 
 fn holds(table: &Table, condition: &Match, from: &str, out: Option<&str>, packet: Packet) -> bool {
