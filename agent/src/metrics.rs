@@ -1,7 +1,7 @@
 //! Numbers for monitoring, and the three pages that show them. Labels are few and fixed: no object names, no errors.
 
 use crate::platform::Backend;
-use crate::report::Outcome;
+use crate::report::{Outcome, Role};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -126,7 +126,9 @@ impl Metrics {
                 .applied_revision
                 .set(i64::try_from(revision).unwrap_or(i64::MAX));
         }
-        let ready = outcome.is_applied() && outcome.role == crate::report::Role::Member;
+        // A node that no mesh wants has nothing to carry: an installation without a ClusterLink is ready.
+        let settled = matches!(outcome.role, Role::Member | Role::Withdrawn);
+        let ready = outcome.is_applied() && settled;
         inner.ready.store(ready, Ordering::Relaxed);
     }
 

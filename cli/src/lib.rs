@@ -4,12 +4,14 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command-line program prints
 
+mod connect;
 mod files;
 mod node_config;
 mod offline;
 mod plan;
 mod status;
 mod table;
+mod withdraw;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -53,6 +55,11 @@ enum Command {
         after_help = "Exit code: 0 all links ready, 1 not.\n\nExamples:\n  tieline status\n  tieline status -o json --kubeconfig lab.kubeconfig | jq .links"
     )]
     Status(status::StatusArgs),
+    /// Take the mesh down in order: delete the ClusterLinks and wait until nothing planned is left. Grants stay.
+    #[command(
+        after_help = "This is what `helm uninstall` runs first, with --cleanup-pod, which also removes from every node what its agent made.\n\nExit code: 0 all of it is gone, 1 not.\n\nExample:\n  tieline withdraw --yes"
+    )]
+    Withdraw(withdraw::WithdrawArgs),
     /// Print the version.
     Version,
 }
@@ -106,11 +113,12 @@ fn execute(command: Command) -> Result<ExitCode> {
             print!("{}", node_config::text(&args)?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Withdraw(args) => {
+            runtime()?.block_on(withdraw::withdraw(&args))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Status(args) => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            let status = runtime.block_on(status::read(&args))?;
+            let status = runtime()?.block_on(status::read(&args))?;
             match args.output {
                 status::StatusOutput::Table => print!("{}", status::text(&status)),
                 status::StatusOutput::Json => {
@@ -128,4 +136,10 @@ fn execute(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
 }

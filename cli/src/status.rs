@@ -2,32 +2,19 @@
 //!
 //! Reads only. Everything shown stands in the objects' status; nothing is computed here that `kubectl` would not show too.
 
+use crate::connect::{Connection, client};
 use crate::table::table;
 use anyhow::{Context, Result};
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config, ResourceExt};
 use serde::Serialize;
-use std::path::PathBuf;
 use tieline_crds::{ClusterLink, Condition, Peer, VpnAttachment};
 
 /// Flags of `tieline status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
-    /// Kubeconfig file; without it $KUBECONFIG, ~/.kube/config, or the pod's own service account.
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig.
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
-    /// Namespace of the operator and the agents.
-    #[arg(
-        long,
-        short,
-        default_value = "tieline-system",
-        env = "TIELINE_NAMESPACE"
-    )]
-    pub namespace: String,
+    #[command(flatten)]
+    pub connection: Connection,
     /// How to print.
     #[arg(long, short, default_value = "table")]
     pub output: StatusOutput,
@@ -115,7 +102,7 @@ pub(crate) struct NodeRow {
 /// # Errors
 /// When the API server cannot be reached or refuses.
 pub(crate) async fn read(args: &StatusArgs) -> Result<Status> {
-    let client = client(args).await?;
+    let client = client(&args.connection).await?;
     let all = ListParams::default();
     let links = Api::<ClusterLink>::all(client.clone())
         .list(&all)
@@ -125,13 +112,13 @@ pub(crate) async fn read(args: &StatusArgs) -> Result<Status> {
         .list(&all)
         .await
         .context("cannot list vpnattachments.tieline.dev")?;
-    let peers = Api::<Peer>::namespaced(client, &args.namespace)
+    let peers = Api::<Peer>::namespaced(client, &args.connection.namespace)
         .list(&all)
         .await
         .with_context(|| {
             format!(
                 "cannot list peers.tieline.dev in namespace {}",
-                args.namespace
+                args.connection.namespace
             )
         })?;
     let links: Vec<LinkRow> = links.iter().map(link_row).collect();
@@ -141,25 +128,6 @@ pub(crate) async fn read(args: &StatusArgs) -> Result<Status> {
         vpns: vpns.iter().map(vpn_row).collect(),
         nodes: peers.iter().map(node_row).collect(),
     })
-}
-
-async fn client(args: &StatusArgs) -> Result<Client> {
-    let options = KubeConfigOptions {
-        context: args.context.clone(),
-        ..KubeConfigOptions::default()
-    };
-    let config = match &args.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &options).await?
-        }
-        None if args.context.is_some() => Config::from_kubeconfig(&options).await?,
-        None => Config::infer()
-            .await
-            .context("found no kubeconfig: name one with --kubeconfig")?,
-    };
-    Ok(Client::try_from(config)?)
 }
 
 fn link_row(link: &ClusterLink) -> LinkRow {

@@ -6,6 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 /// Root of all sysctls.
 const ROOT: &str = "/proc/sys";
+/// Where a container is given the network part of them to write: its own `/proc/sys` is read-only unless it is privileged. What
+/// is mounted there shows the reader's network namespace all the same.
+const MOUNTED: &str = "/host/proc/sys";
 
 /// Sysctls that are read back: every one that was ever set, so that what is not wanted is not looked at.
 #[derive(Debug, Default)]
@@ -55,7 +58,8 @@ fn file(path: &str) -> io::Result<PathBuf> {
         .components()
         .all(|part| matches!(part, Component::Normal(_)))
     {
-        Ok(Path::new(ROOT).join(path))
+        let mounted = path.starts_with("net") && Path::new(MOUNTED).join("net").is_dir();
+        Ok(Path::new(if mounted { MOUNTED } else { ROOT }).join(path))
     } else {
         Err(io::Error::new(
             io::ErrorKind::InvalidInput,

@@ -1,0 +1,406 @@
+//! `tieline withdraw`: takes the mesh down in order, and cleans the nodes. What `helm uninstall` runs first.
+//!
+//! ```text
+//!  delete ClusterLinks ─► the operator removes plans and Peers ─► agents take the mesh out of their kernels
+//!                                                                     │ only with --cleanup-pod:
+//!  done ◄─ every cleanup pod succeeded ◄─ one such pod a ready node ◄─┴─ delete the agents, wait until they are gone
+//! ```
+//!
+//! Grants stay: a ClusterLink that is created again gets the same addresses. Every step may be repeated, and every wait ends.
+
+use crate::connect::{Connection, client};
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::{Client, ResourceExt};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tieline_crds::{ClusterLink, NetworkPlan, Peer};
+
+/// Time between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Label that the cleanup pods of one run share.
+const RUN_LABEL: &str = "tieline.dev/withdraw";
+
+/// Flags of `tieline withdraw`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WithdrawArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Really do it: traffic between sites stops.
+    #[arg(long)]
+    pub yes: bool,
+    /// Seconds that all of it may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 240, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// DaemonSet of the agents, which is deleted before the nodes are cleaned.
+    #[arg(long, value_name = "NAME", default_value = "tieline-agent")]
+    pub agents: String,
+    /// Pod (YAML) that runs `tieline-agent cleanup` with what the agents have of the host. With it, the agents are deleted, and
+    /// this pod runs on every ready node; name and node are filled in.
+    #[arg(long, value_name = "FILE")]
+    pub cleanup_pod: Option<PathBuf>,
+}
+
+/// Does it, and says what it did in one line a step.
+///
+/// # Errors
+/// A request was refused, a step did not end in time, or a node could not be cleaned; what has been done stays done.
+pub(crate) async fn withdraw(args: &WithdrawArgs) -> Result<()> {
+    ensure!(
+        args.yes,
+        "this stops all traffic between sites; say --yes if that is meant"
+    );
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    // Read before anything is changed: a file that cannot be used must not leave half a mesh.
+    let template = args.cleanup_pod.as_deref().map(read_pod).transpose()?;
+    let client = client(&args.connection).await?;
+    let namespace = args.connection.namespace.as_str();
+
+    let links = delete_links(&client).await?;
+    match links.as_slice() {
+        [] => println!("no ClusterLink to delete"),
+        names => println!("deleted ClusterLinks: {}", names.join(", ")),
+    }
+    let plans: Api<NetworkPlan> = Api::namespaced(client.clone(), namespace);
+    let peers: Api<Peer> = Api::namespaced(client.clone(), namespace);
+    wait(deadline, || async {
+        let (plans, peers) = (
+            names(&plans, "NetworkPlan").await?,
+            names(&peers, "Peer").await?,
+        );
+        let plans = plans.into_iter().map(|name| format!("NetworkPlan {name}"));
+        let left: Vec<String> = plans
+            .chain(peers.into_iter().map(|name| format!("Peer {name}")))
+            .collect();
+        Ok(Some(left).filter(|left| !left.is_empty()))
+    })
+    .await
+    .context("the operator has not removed what it planned: is it running, and does it lead? (tieline status)")?;
+    println!("no NetworkPlan and no Peer is left");
+
+    let Some(template) = template else {
+        return Ok(());
+    };
+    stop_agents(&client, namespace, &args.agents, deadline).await?;
+    println!("the agents have stopped");
+    clean_nodes(&client, namespace, &template, deadline).await
+}
+
+fn read_pod(path: &std::path::Path) -> Result<Pod> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read --cleanup-pod {}", path.display()))?;
+    let pod: Pod =
+        serde_norway::from_str(&text).with_context(|| format!("{} is no Pod", path.display()))?;
+    ensure!(
+        pod.spec
+            .as_ref()
+            .is_some_and(|spec| !spec.containers.is_empty()),
+        "{} has no containers",
+        path.display()
+    );
+    Ok(pod)
+}
+
+async fn delete_links(client: &Client) -> Result<Vec<String>> {
+    let api: Api<ClusterLink> = Api::all(client.clone());
+    let names = names(&api, "ClusterLink").await?;
+    for name in &names {
+        gone(api.delete(name, &DeleteParams::default()).await)
+            .with_context(|| format!("cannot delete ClusterLink {name}"))?;
+    }
+    Ok(names)
+}
+
+/// Deletes the agents' DaemonSet and waits until its pods are gone, those on nodes that do not answer apart: their node's
+/// kubelet cannot say that they have ended.
+async fn stop_agents(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    deadline: Instant,
+) -> Result<()> {
+    let sets: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let set = sets
+        .get_opt(name)
+        .await
+        .with_context(|| format!("cannot read DaemonSet {name}"))?;
+    let Some(set) = set else {
+        return Ok(());
+    };
+    let labels = set.spec.unwrap_or_default().selector.match_labels;
+    let selector = ListParams::default().labels(&selector(&labels.unwrap_or_default()));
+    ensure!(
+        selector.label_selector.as_deref() != Some(""),
+        "DaemonSet {name} selects its pods by no label, so they cannot be told from others"
+    );
+    gone(sets.delete(name, &DeleteParams::background()).await)
+        .with_context(|| format!("cannot delete DaemonSet {name}"))?;
+    wait(deadline, || async {
+        let ready = nodes(client).await?;
+        let left: Vec<String> = pods
+            .list(&selector)
+            .await
+            .context("cannot list the agents' pods")?
+            .into_iter()
+            .filter(|pod| ready.get(&node_of(pod)).is_some_and(|node| node.ready))
+            .map(|pod| format!("pod {}", pod.name_any()))
+            .collect();
+        Ok(Some(left).filter(|left| !left.is_empty()))
+    })
+    .await
+    .context("the agents have not stopped")
+}
+
+/// Runs one pod on every ready node that it may run on.
+async fn clean_nodes(
+    client: &Client,
+    namespace: &str,
+    template: &Pod,
+    deadline: Instant,
+) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let wanted = template
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_selector.clone())
+        .unwrap_or_default();
+    let (ready, silent): (Vec<_>, Vec<_>) = nodes(client)
+        .await?
+        .into_iter()
+        .filter(|(_, node)| fits(&wanted, &node.labels))
+        .partition(|(_, node)| node.ready);
+    let run = ListParams::default().labels(RUN_LABEL);
+    // Those of a run that was cut off.
+    remove(&pods, &run, deadline).await?;
+    for (node, _) in &ready {
+        pods.create(&PostParams::default(), &cleanup_pod(template, node))
+            .await
+            .with_context(|| format!("cannot start the cleanup on node {node}"))?;
+    }
+    let outcome = wait(deadline, || async {
+        let left: Vec<String> = pods
+            .list(&run)
+            .await
+            .context("cannot list the cleanup pods")?
+            .iter()
+            .filter(|pod| phase(pod) != "Succeeded")
+            .map(|pod| format!("node {} ({})", node_of(pod), why(pod)))
+            .collect();
+        Ok(Some(left).filter(|left| !left.is_empty()))
+    })
+    .await
+    .with_context(|| {
+        format!(
+            "not every node is clean: read `kubectl -n {namespace} logs -l {RUN_LABEL}`, or run `tieline-agent cleanup` on the node"
+        )
+    });
+    // A failed one stays, with its log.
+    outcome?;
+    remove(&pods, &run, deadline).await?;
+    println!(
+        "clean: {}",
+        join(ready.iter().map(|(name, _)| name.as_str()))
+    );
+    if !silent.is_empty() {
+        println!(
+            "not ready, so not cleaned: {}; run `tieline-agent cleanup` there when they are back",
+            join(silent.iter().map(|(name, _)| name.as_str()))
+        );
+    }
+    Ok(())
+}
+
+async fn remove(pods: &Api<Pod>, run: &ListParams, deadline: Instant) -> Result<()> {
+    for pod in pods
+        .list(run)
+        .await
+        .context("cannot list the cleanup pods")?
+    {
+        let name = pod.name_any();
+        gone(pods.delete(&name, &DeleteParams::default()).await)
+            .with_context(|| format!("cannot delete pod {name}"))?;
+    }
+    wait(deadline, || async {
+        let left = pods.list(run).await?;
+        let left: Vec<String> = left.iter().map(ResourceExt::name_any).collect();
+        Ok(Some(left).filter(|left| !left.is_empty()))
+    })
+    .await
+    .context("the cleanup pods have not ended")
+}
+
+fn cleanup_pod(template: &Pod, node: &str) -> Pod {
+    let mut pod = template.clone();
+    pod.metadata.name = None;
+    // The server makes a name of it that fits: a node's name may be longer than a pod's may.
+    pod.metadata.generate_name = Some("tieline-cleanup-".to_owned());
+    pod.labels_mut()
+        .insert(RUN_LABEL.to_owned(), "cleanup".to_owned());
+    if let Some(spec) = pod.spec.as_mut() {
+        spec.node_name = Some(node.to_owned());
+    }
+    pod
+}
+
+struct NodeFacts {
+    ready: bool,
+    labels: BTreeMap<String, String>,
+}
+
+async fn nodes(client: &Client) -> Result<BTreeMap<String, NodeFacts>> {
+    let list = Api::<Node>::all(client.clone())
+        .list(&ListParams::default())
+        .await
+        .context("cannot list nodes")?;
+    let facts = |node: Node| NodeFacts {
+        ready: node
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .any(|one| one.type_ == "Ready" && one.status == "True"),
+        labels: node.labels().clone(),
+    };
+    Ok(list
+        .into_iter()
+        .map(|node| (node.name_any(), facts(node)))
+        .collect())
+}
+
+fn fits(wanted: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    wanted
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn selector(labels: &BTreeMap<String, String>) -> String {
+    join_with(
+        labels.iter().map(|(key, value)| format!("{key}={value}")),
+        ",",
+    )
+}
+
+fn node_of(pod: &Pod) -> String {
+    let spec = pod.spec.as_ref();
+    spec.and_then(|spec| spec.node_name.clone())
+        .unwrap_or_default()
+}
+
+fn phase(pod: &Pod) -> &str {
+    let status = pod.status.as_ref();
+    status
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("Pending")
+}
+
+/// Why a pod has not succeeded: what its container waits for, or how it ended.
+fn why(pod: &Pod) -> String {
+    let states = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten())
+        .flat_map(|container| container.state.iter().chain(container.last_state.iter()));
+    let mut words = vec![phase(pod).to_owned()];
+    for state in states {
+        if let Some(waiting) = &state.waiting {
+            words.extend(waiting.reason.clone());
+        }
+        if let Some(ended) = &state.terminated {
+            words.push(format!("exit {}", ended.exit_code));
+        }
+    }
+    words.join(", ")
+}
+
+async fn names<K>(api: &Api<K>, kind: &str) -> Result<Vec<String>>
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    // Metadata alone: an object that this version cannot read is withdrawn all the same.
+    let list = api
+        .list_metadata(&ListParams::default())
+        .await
+        .with_context(|| format!("cannot list {kind}s"))?;
+    Ok(list.iter().map(ResourceExt::name_any).collect())
+}
+
+/// Deleted, or not there: both are what was wanted.
+fn gone<T>(answer: kube::Result<T>) -> kube::Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Looks until nothing is left.
+async fn wait<F>(deadline: Instant, mut left: impl FnMut() -> F) -> Result<()>
+where
+    F: Future<Output = Result<Option<Vec<String>>>>,
+{
+    loop {
+        match left().await? {
+            None => return Ok(()),
+            Some(left) if Instant::now() >= deadline => {
+                bail!(
+                    "time is up (--timeout); left: {}",
+                    join(left.iter().map(String::as_str))
+                )
+            }
+            Some(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let text = join_with(names.map(str::to_owned), ", ");
+    if text.is_empty() {
+        "no node".to_owned()
+    } else {
+        text
+    }
+}
+
+fn join_with(parts: impl Iterator<Item = String>, separator: &str) -> String {
+    parts.collect::<Vec<_>>().join(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const POD: &str = "{apiVersion: v1, kind: Pod, metadata: {name: x, labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}";
+
+    #[test]
+    fn a_cleanup_pod_is_bound_to_its_node_and_named_by_the_server() {
+        let template: Pod = serde_norway::from_str(POD).unwrap();
+        let pod = cleanup_pod(&template, "paris-1");
+        assert_eq!(node_of(&pod), "paris-1");
+        assert_eq!(pod.metadata.name, None);
+        assert_eq!(pod.labels()["a"], "b");
+        assert!(pod.labels().contains_key(RUN_LABEL));
+    }
+
+    #[test]
+    fn a_node_selector_leaves_out_other_nodes() {
+        let labels = |value: &str| BTreeMap::from([("os".to_owned(), value.to_owned())]);
+        assert!(fits(&labels("linux"), &labels("linux")));
+        assert!(!fits(&labels("linux"), &labels("windows")));
+        assert!(!fits(&labels("linux"), &BTreeMap::new()));
+        assert!(fits(&BTreeMap::new(), &labels("linux")));
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_runs_out_says_what_is_left() {
+        let error = wait(Instant::now(), || async {
+            Ok(Some(vec!["Peer shop.paris-1".to_owned()]))
+        })
+        .await
+        .unwrap_err();
+        assert!(error.to_string().contains("Peer shop.paris-1"), "{error}");
+    }
+}
