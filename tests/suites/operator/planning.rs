@@ -253,6 +253,14 @@ fn removal() -> Result<()> {
         stage.kubectl(&["delete", kind, name])?;
     }
 
+    stage.eventually("the VPN's configuration is gone with it", || {
+        Ok(stage.get("secrets", "tieline-vpn-hq-config")?.is_null())
+    })?;
+    ensure!(
+        !stage.get("secrets", "tieline-vpn-hq")?.is_null(),
+        "the VPN's key is kept for its return"
+    );
+
     // Back again, with the same addresses.
     let cidrs = pod_cidrs(&stage)?;
     stage.apply_path(&repository().join("examples/three-sites/network.yaml"))?;
