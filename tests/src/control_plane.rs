@@ -194,6 +194,46 @@ impl ControlPlane {
         self.pki.ca_certificate()
     }
 
+    /// Makes a client certificate signed by the cluster's authority and returns a kubeconfig that uses it. `subject` is OpenSSL's
+    /// notation: `/O=system:nodes/CN=system:node:NAME` is a kubelet. A second call with the same `name` makes a new key.
+    /// Not for several threads at once: the authority counts serial numbers in a file.
+    ///
+    /// # Errors
+    /// openssl failed, or the file cannot be written.
+    pub fn client_kubeconfig(&self, name: &str, subject: &str) -> Result<PathBuf> {
+        self.pki
+            .make_certificate(name, subject, "extendedKeyUsage=clientAuth\n")?;
+        let path = self.options.dir.join(format!("{name}.kubeconfig"));
+        write_private(&path, self.pki.certificate_kubeconfig(&self.server(), name))?;
+        Ok(path)
+    }
+
+    /// Makes a serving certificate signed by the cluster's authority, valid for `addresses` and `names`; returns certificate and key.
+    /// Not for several threads at once, as above.
+    ///
+    /// # Errors
+    /// openssl failed.
+    pub fn serving_certificate(
+        &self,
+        name: &str,
+        subject: &str,
+        addresses: &[IpAddr],
+        names: &[&str],
+    ) -> Result<(PathBuf, PathBuf)> {
+        let alternatives: Vec<String> = addresses
+            .iter()
+            .map(|address| format!("IP:{address}"))
+            .chain(names.iter().map(|name| format!("DNS:{name}")))
+            .collect();
+        let extensions = format!(
+            "extendedKeyUsage=serverAuth\nsubjectAltName={}\n",
+            alternatives.join(",")
+        );
+        self.pki.make_certificate(name, subject, &extensions)?;
+        let file = |suffix: &str| PathBuf::from(self.pki.file(&format!("{name}.{suffix}")));
+        Ok((file("crt"), file("key")))
+    }
+
     /// Bearer token of the administrator, for clients that take no certificate.
     pub fn admin_token(&self) -> &str {
         self.pki.admin_token()

@@ -3,4 +3,5 @@
 
 pub mod control_plane;
 pub mod lab;
+pub mod nodes;
 pub mod world;

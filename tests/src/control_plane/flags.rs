@@ -41,6 +41,14 @@ pub(super) fn api_server(options: &Options, ports: Ports, pki: &Pki) -> Vec<Stri
         format!("--tls-cert-file={}", pki.file("server.crt")),
         format!("--tls-private-key-file={}", pki.file("server.key")),
         format!("--client-ca-file={}", pki.file("ca.crt")),
+        format!(
+            "--kubelet-client-certificate={}",
+            pki.file("kubelet-client.crt")
+        ),
+        format!("--kubelet-client-key={}", pki.file("kubelet-client.key")),
+        format!("--kubelet-certificate-authority={}", pki.file("ca.crt")),
+        // The lab's host names are in no DNS.
+        "--kubelet-preferred-address-types=InternalIP".into(),
         format!("--token-auth-file={}", pki.file("tokens.csv")),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
         format!(

@@ -67,6 +67,14 @@ impl Pki {
                 ),
             )?;
         }
+        // The API server's own credential at kubelets. Also in a folder from before there was one.
+        if !folder.join("kubelet-client.crt").exists() {
+            pki.make_certificate(
+                "kubelet-client",
+                "/O=system:masters/CN=kube-apiserver-kubelet-client",
+                "extendedKeyUsage=clientAuth\n",
+            )?;
+        }
         let tokens = fs::read_to_string(&token_file)
             .with_context(|| format!("read {}", token_file.display()))?;
         let admin_token = tokens.split(',').next().unwrap_or_default().to_owned();
@@ -136,7 +144,12 @@ impl Pki {
         Ok(())
     }
 
-    fn make_certificate(&self, name: &str, subject: &str, extensions: &str) -> Result<()> {
+    pub(super) fn make_certificate(
+        &self,
+        name: &str,
+        subject: &str,
+        extensions: &str,
+    ) -> Result<()> {
         let file = |suffix: &str| format!("{name}.{suffix}");
         let (key, request, extension_file, certificate) =
             (file("key"), file("csr"), file("ext"), file("crt"));

@@ -60,6 +60,21 @@ pub enum Lifetime {
 /// With code 1 and the list of what is missing, when this machine cannot hold a lab. A test
 /// that cannot run must never look like one that passed.
 pub fn enter(lifetime: Lifetime) {
+    enter_for(lifetime, &Demands::default());
+}
+
+/// What a lab needs beyond namespaces.
+#[derive(Debug, Clone, Default)]
+pub struct Demands<'a> {
+    /// Whether only the machine's own root will do: cgroups, device files and file systems are not
+    /// for the root of a user namespace.
+    pub root: bool,
+    /// More commands, each with the Debian package that holds it.
+    pub commands: &'a [(&'a str, &'a str)],
+}
+
+/// As [`enter()`], with more demands.
+pub fn enter_for(lifetime: Lifetime, demands: &Demands<'_>) {
     let stage = std::env::var(STAGE).unwrap_or_default();
     let failed = match stage.as_str() {
         "inside" => match arrive() {
@@ -67,7 +82,7 @@ pub fn enter(lifetime: Lifetime) {
             Err(error) => error,
         },
         "init" => init().unwrap_or_else(|error| error),
-        _ => outside(lifetime),
+        _ => outside(lifetime, demands),
     };
     eprintln!("lab: cannot run here: {failed:#}");
     exit(1);
@@ -94,13 +109,18 @@ fn path() -> Vec<PathBuf> {
 }
 
 /// Checks the machine and becomes `unshare`; comes back only with the reason why not.
-fn outside(lifetime: Lifetime) -> anyhow::Error {
+fn outside(lifetime: Lifetime, demands: &Demands<'_>) -> anyhow::Error {
     let folders = path();
-    let missing = missing(&folders);
+    let missing = missing(&folders, demands.commands);
     if !missing.is_empty() {
         return anyhow::anyhow!("{}", missing.join("; "));
     }
-    let as_root = !user_namespaces_work();
+    if demands.root && !geteuid().is_root() {
+        return anyhow::anyhow!(
+            "real nodes need the machine's own root, because of cgroups and mounts; run as root"
+        );
+    }
+    let as_root = demands.root || !user_namespaces_work();
     if as_root && !geteuid().is_root() {
         return anyhow::anyhow!(
             "unprivileged user namespaces are switched off (see sysctl user.max_user_namespaces, \
@@ -123,9 +143,7 @@ fn outside(lifetime: Lifetime) -> anyhow::Error {
     };
     let mut command = Command::new("unshare");
     if !as_root {
-        command
-            .args(["--user", "--map-root-user"])
-            .env(USER, "1");
+        command.args(["--user", "--map-root-user"]).env(USER, "1");
     }
     command
         .args([
@@ -145,9 +163,10 @@ fn outside(lifetime: Lifetime) -> anyhow::Error {
     anyhow::Error::new(command.exec()).context("starting unshare")
 }
 
-fn missing(folders: &[PathBuf]) -> Vec<String> {
+fn missing(folders: &[PathBuf], more: &[(&str, &str)]) -> Vec<String> {
     let mut lines: Vec<String> = NEEDED
         .iter()
+        .chain(more)
         .filter(|(name, _)| !folders.iter().any(|folder| folder.join(name).is_file()))
         .map(|(name, package)| format!("no {name} in PATH (Debian package {package})"))
         .collect();

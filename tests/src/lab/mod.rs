@@ -36,7 +36,7 @@ mod vpn;
 
 pub use build::{ADMIN4, API4, API6, Lab, Pods};
 pub use dump::Dump;
-pub use enter::{Lifetime, enter, from_outside};
+pub use enter::{Demands, Lifetime, enter, enter_for, from_outside};
 pub use netns::NetNs;
 pub use node::{Node, Pod};
 pub use oracle::{CaptureReport, Oracle, Planned, Verdict};

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,6 +66,23 @@ impl NetNs {
         Ok(Arc::new(Self {
             name: "admin".into(),
             net,
+            host: None,
+            bound: None,
+            named: AtomicBool::new(false),
+        }))
+    }
+
+    /// A namespace that somebody else made, a pod's for instance: `path` is what `setns` takes,
+    /// such as `/proc/<pid>/ns/net`. It is kept alive as long as this value.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file.
+    pub fn open(name: &str, path: &Path) -> Result<Arc<Self>> {
+        let net = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        Ok(Arc::new(Self {
+            name: name.to_owned(),
+            net: net.into(),
             host: None,
             bound: None,
             named: AtomicBool::new(false),
