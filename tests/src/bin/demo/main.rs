@@ -109,7 +109,7 @@ fn finish(
     };
     let matrix = world.lab.matrix(&flows)?;
     steps.begin("measuring round trips and throughput between the sites");
-    let links = links(world)?;
+    let links = links(world, steps);
     steps.begin("letting nodes join and leave");
     let joins = joins(world, steps)?;
     let capture = oracle.report()?;
@@ -139,7 +139,7 @@ fn finish(
 }
 
 /// One end of every segment to one of every other.
-fn links(world: &World) -> Result<Vec<Link>> {
+fn links(world: &World, steps: &Steps) -> Vec<Link> {
     let mut ends: Vec<Endpoint> = Vec::new();
     for end in world.lab.endpoints() {
         if ends.iter().all(|chosen| chosen.segment != end.segment) {
@@ -149,22 +149,28 @@ fn links(world: &World) -> Result<Vec<Link>> {
     let mut links = Vec::new();
     for (index, from) in ends.iter().enumerate() {
         for to in &ends[index + 1..] {
-            let times = world.lab.round_trips(from, to, Family::V4, 50)?;
-            let bulk = world
-                .lab
-                .bulk(from, to, Family::V4, BULK, Duration::from_secs(60))?;
-            links.push(Link {
-                from: from.name.clone(),
-                to: to.name.clone(),
-                rtt_ms_p50: report::milliseconds(
-                    times.get(times.len() / 2).copied().unwrap_or_default(),
-                ),
-                rtt_ms_max: report::milliseconds(times.last().copied().unwrap_or_default()),
-                tcp_mbit_per_s: bulk.mbit_per_s().round(),
-            });
+            // A pair that does not work is the matrix's to tell; the others are still worth measuring.
+            match link(world, from, to) {
+                Ok(link) => links.push(link),
+                Err(error) => steps.note(&format!("{error:#}")),
+            }
         }
     }
-    Ok(links)
+    links
+}
+
+fn link(world: &World, from: &Endpoint, to: &Endpoint) -> Result<Link> {
+    let times = world.lab.round_trips(from, to, Family::V4, 50)?;
+    let bulk = world
+        .lab
+        .bulk(from, to, Family::V4, BULK, Duration::from_secs(60))?;
+    Ok(Link {
+        from: from.name.clone(),
+        to: to.name.clone(),
+        rtt_ms_p50: report::milliseconds(times.get(times.len() / 2).copied().unwrap_or_default()),
+        rtt_ms_max: report::milliseconds(times.last().copied().unwrap_or_default()),
+        tcp_mbit_per_s: bulk.mbit_per_s().round(),
+    })
 }
 
 fn joins(world: &mut World, steps: &mut Steps) -> Result<Joins> {
