@@ -77,7 +77,7 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
             // Agents that are about to catch up are the normal course of things.
             if matches!(
                 entry.reason.as_str(),
-                "NoAgent" | "AgentBehind" | "NoNodes" | "NoPath"
+                "NoAgent" | "AgentBehind" | "NoNodes" | "NoPath" | "NoSession" | "KeyNotDelivered"
             ) {
                 continue;
             }

@@ -5,13 +5,16 @@ use crate::reconcile::Decided;
 use crate::world::some_of;
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::fleet::Link;
-use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName, SiteName};
+use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName, SiteName, VpnName};
 use tieline_core::plan::Notice;
 use tieline_crds::Peer;
 use tieline_crds::cluster_link::{NotReady, PathCount};
 
 /// Type of the condition in which an agent reports its paths, with a message that begins `n of m paths`.
 const PATHS_UP: &str = "PathsUp";
+
+/// Type of the condition in which the active gateway of VPNs names their sessions.
+const SESSIONS_UP: &str = "VpnSessionsUp";
 
 /// What is known about all members.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,8 @@ pub struct Members {
     pub planned: BTreeMap<ClusterName, Vec<NodeId>>,
     /// For each cluster: how many nodes are known.
     pub known: BTreeMap<ClusterName, usize>,
+    /// For each VPN whose active gateway reports: sessions.
+    pub sessions: BTreeMap<VpnName, PathCount>,
     /// For each site: its gateways.
     pub gateways: BTreeMap<SiteName, Vec<GatewayState>>,
 }
@@ -165,6 +170,18 @@ impl Members {
                 let sum = self.paths.entry(node.link.clone()).or_default();
                 sum.up += paths.up;
                 sum.total += paths.total;
+            }
+            for (vpn, up) in peer.map(sessions_of).unwrap_or_default() {
+                // A node speaks for the attachments that it is a gateway of, and for no other.
+                let known = decided
+                    .attachments
+                    .iter()
+                    .find(|(name, it)| name.as_str() == vpn && it.gateways.contains(&node.peer));
+                if let Some((name, _)) = known {
+                    let sum = self.sessions.entry(name.clone()).or_default();
+                    sum.total += 1;
+                    sum.up += u32::from(up);
+                }
             }
             if let Some(rank) = node.gateway_rank {
                 let gateway = GatewayState {
@@ -309,6 +326,24 @@ pub fn paths_of(peer: &Peer) -> Option<PathCount> {
         (Some(up), Some(total)) if up <= total => Some(PathCount { up, total }),
         _ => (condition.status == "True").then(PathCount::default),
     }
+}
+
+/// The VPN sessions that a gateway's agent reports, `n of m …; up: a, b; down: c`: name and whether it is up.
+pub(super) fn sessions_of(peer: &Peer) -> BTreeMap<&str, bool> {
+    let conditions = peer.status.iter().flat_map(|it| &it.conditions);
+    let messages = conditions
+        .filter(|it| it.type_ == SESSIONS_UP)
+        .map(|it| it.message.as_str());
+    let mut sessions = BTreeMap::new();
+    for part in messages.flat_map(|message| message.split("; ")) {
+        let (names, up) = match (part.strip_prefix("up: "), part.strip_prefix("down: ")) {
+            (Some(names), _) => (names, true),
+            (_, Some(names)) => (names, false),
+            _ => continue,
+        };
+        sessions.extend(names.split(", ").map(|name| (name, up)));
+    }
+    sessions
 }
 
 /// "2 of 6 nodes: a, b" for messages.

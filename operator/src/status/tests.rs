@@ -80,3 +80,18 @@ fn paths_are_read_from_the_agents_condition_and_nonsense_is_not() {
         paths_of(&peer("True", "this node needs no path to another gateway")).unwrap();
     assert_eq!((none_needed.up, none_needed.total), (0, 0));
 }
+
+#[test]
+fn vpn_sessions_are_read_by_name() {
+    let peer: tieline_crds::Peer = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "shop.n1"},
+        "spec": {"node": "n1", "cluster": "shop", "site": "s", "segment": "shop.s", "planRevision": 1},
+        "status": {"conditions": [{
+            "type": "VpnSessionsUp", "status": "False", "reason": "SomeDown",
+            "message": "2 of 3 VPN sessions are up; up: dr, hq; down: lab", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]},
+    }))
+    .unwrap();
+    let sessions: Vec<_> = members::sessions_of(&peer).into_iter().collect();
+    assert_eq!(sessions, [("dr", true), ("hq", true), ("lab", false)]);
+}

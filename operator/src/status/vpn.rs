@@ -57,7 +57,10 @@ pub(super) fn status(
         local_endpoints: attachment
             .map(|it| it.endpoints.clone())
             .unwrap_or_default(),
-        sessions: None,
+        sessions: vpn
+            .as_ref()
+            .and_then(|vpn| members.sessions.get(vpn))
+            .copied(),
         config_secret: attachment
             .filter(|it| it.public_key.is_some())
             .map(|_| SecretName {
@@ -114,6 +117,17 @@ pub(super) fn obstacle(
             let message = format!("Node {}: {}", entry.name, entry.message);
             return Some((entry.reason.clone(), message));
         }
+    }
+    if members
+        .sessions
+        .get(vpn)
+        .is_some_and(|it| it.total > 0 && it.up == 0)
+    {
+        let message = format!(
+            "there is no session with the other side: see that it runs the configuration in Secret {} and that the site can be reached",
+            config_secret(vpn.as_str())
+        );
+        return Some(("NoSession".to_owned(), message));
     }
     None
 }

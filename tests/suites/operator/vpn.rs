@@ -4,7 +4,7 @@ use crate::Tests;
 use crate::claims::all_agents;
 use crate::stage::{NODES, Stage, key, sealing_pair, unbase64};
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 use tieline_crds::sealed::AttachmentSecret;
 
@@ -114,6 +114,30 @@ fn delivered() -> Result<()> {
             && !status.to_string().contains(&key(200)),
         "a secret in a status"
     );
+
+    // The active gateway says how the session is doing.
+    let node = gateway.trim_start_matches("shop.");
+    for (message, ready, sessions) in [
+        (
+            "0 of 1 VPN sessions are up; down: hq",
+            "False/NoSession",
+            json!({"up": 0, "total": 1}),
+        ),
+        (
+            "1 of 1 VPN sessions are up; up: hq",
+            "True/",
+            json!({"up": 1, "total": 1}),
+        ),
+    ] {
+        let condition = json!({
+            "type": "VpnSessionsUp", "status": "True", "reason": "Test", "message": message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        });
+        stage.patch_peer_status(node, &json!({"status": {"conditions": [condition]}}))?;
+        stage.eventually_condition("vpnattachments.tieline.dev", "hq", "Ready", ready)?;
+        let status = stage.get("vpnattachments.tieline.dev", "hq")?["status"].clone();
+        ensure!(status["sessions"] == sessions, "{status:#}");
+    }
 
     // A new operator finds keys and boxes good.
     stage.settled()?;
