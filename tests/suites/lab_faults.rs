@@ -101,7 +101,7 @@ fn repairs() -> Result<()> {
                     format!("ip route del {guard} table 7469 metric 4000"),
                 ),
                 ("a rule", "ip rule del pref 103".to_owned()),
-                ("all rules of IPv6", "ip -6 rule del pref 103".to_owned()),
+                ("the guard's rule", "ip rule del pref 105".to_owned()),
                 (
                     "a firewall table",
                     "nft delete table inet tieline".to_owned(),

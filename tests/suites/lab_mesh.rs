@@ -3,18 +3,23 @@
 
 #[path = "lab_mesh/everything.rs"]
 mod everything;
+#[path = "lab_mesh/removal.rs"]
+mod removal;
 mod support;
+#[path = "lab_mesh/vpn.rs"]
+mod vpn;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::lab::{Dump, Endpoint, Family, Flows, Lifetime, Protocol, RuleFlavour, enter};
+use e2e::lab::{Endpoint, Family, Flows, Lifetime, Protocol, RuleFlavour, enter};
 use e2e::world::{Joins, Story, World, eventually};
 use everything::{everything_works, works_with_rules};
 use libtest_mimic::Arguments;
-use support::{figures, listening, recovers, trial, within};
+use removal::removal;
+use support::{figures, listening, trial, within};
+use vpn::vpn_allow;
 
 /// How many joins are measured.
 const JOINS: usize = 10;
@@ -150,116 +155,6 @@ fn bulk() -> Result<()> {
     three_sites(|world| transfers(world, Family::V4))
 }
 
-fn vpn_allow() -> Result<()> {
-    three_sites(|world| {
-        let vpn = world.lab.vpn()?;
-        let host = vpn.endpoint();
-        let gateway = world
-            .gateways("paris")?
-            .first()
-            .context("paris has no gateway")?
-            .clone();
-        let distant = world
-            .gateways("oslo")?
-            .first()
-            .context("oslo has no gateway")?
-            .clone();
-        // The box turns hostile: it routes what its configuration does not name into the tunnel.
-        let peer = vpn
-            .ns()
-            .cmd("wg", &["show", "wg0", "peers"])?
-            .trim()
-            .to_owned();
-        let before = vpn.ns().cmd("wg", &["show", "wg0", "allowed-ips"])?;
-        let named = before
-            .split_once('\t')
-            .context("no allowed IPs")?
-            .1
-            .trim()
-            .replace(' ', ",");
-        vpn.ns().cmd(
-            "wg",
-            &[
-                "set",
-                "wg0",
-                "peer",
-                &peer,
-                "allowed-ips",
-                &format!("{named},100.64.0.0/10"),
-            ],
-        )?;
-        vpn.ns().ip("route replace 100.64.0.0/10 dev wg0")?;
-
-        let mut servers = Vec::new();
-        let mut ends = vec![host.clone()];
-        for node in [&gateway, &distant] {
-            let end = Endpoint {
-                name: format!("{node} itself"),
-                segment: node.clone(),
-                addresses: world
-                    .mesh_addresses(node)?
-                    .into_iter()
-                    .filter(IpAddr::is_ipv4)
-                    .collect(),
-                ns: world.lab.node(node)?.ns(),
-            };
-            // Something listens: only the firewall can keep it silent.
-            servers.push(world.lab.serve(&end)?);
-            ends.push(end);
-        }
-        let dropped = |world: &World| -> Result<u64> { vpn_drops(world, &gateway) };
-        let count = dropped(world)?;
-        let flows = Flows {
-            each: 2,
-            patience: Duration::from_millis(1500),
-            families: vec![Family::V4],
-            protocols: vec![Protocol::Udp, Protocol::Tcp],
-        };
-        let report = world.lab.matrix_of(&ends, &flows)?;
-        let from_host: Vec<_> = report
-            .answered()
-            .into_iter()
-            .filter(|pair| pair.from == host.name)
-            .collect();
-        ensure!(
-            from_host.is_empty(),
-            "the VPN reached a node: {from_host:?}"
-        );
-        let counted = dropped(world)? - count;
-        ensure!(counted >= 4, "{counted} packets were counted as dropped");
-
-        vpn.ns()
-            .cmd("wg", &["set", "wg0", "peer", &peer, "allowed-ips", &named])?;
-        vpn.ns().ip("route del 100.64.0.0/10 dev wg0")?;
-        // And what it may reach it still reaches.
-        let pair = [host, world.lab.endpoint("oslo-2-p0")?];
-        world.lab.matrix_of(&pair, &Flows::default())?.expect_all()
-    })
-}
-
-/// Packets that drop rules about VPN devices have counted on a node.
-fn vpn_drops(world: &World, node: &str) -> Result<u64> {
-    let text = world
-        .lab
-        .node(node)?
-        .cmd("nft", &["list", "table", "inet", "tieline"])?;
-    let rules: Vec<_> = text
-        .lines()
-        .filter(|line| line.contains("tiev") && line.contains("drop"))
-        .collect();
-    ensure!(
-        !rules.is_empty(),
-        "{node} has no rule that drops what comes from a VPN:\n{text}"
-    );
-    let count = |line: &&str| {
-        let mut words = line
-            .split_whitespace()
-            .skip_while(|word| *word != "packets");
-        words.nth(1)?.parse::<u64>().ok()
-    };
-    Ok(rules.iter().filter_map(count).sum())
-}
-
 fn iptables() -> Result<()> {
     three_sites(|world| works_with_rules(world, RuleFlavour::Iptables))
 }
@@ -321,7 +216,11 @@ fn our_writes(world: &World, mark: e2e::control_plane::AuditMark) -> Result<Vec<
     let writes = world.control_plane.audit_writes_since(mark)?;
     Ok(writes
         .iter()
-        .filter(|write| write.user.contains("tieline"))
+        .filter(|write| {
+            write
+                .user
+                .starts_with("system:serviceaccount:tieline-system:")
+        })
         .map(ToString::to_string)
         .collect())
 }
@@ -377,139 +276,6 @@ fn joins() -> Result<()> {
         ensure!(
             joins.max() < Duration::from_secs(5),
             "the slowest join took {max:.3} s"
-        );
-        Ok(())
-    })
-}
-
-fn dumps(world: &World) -> Result<BTreeMap<String, Dump>> {
-    world
-        .lab
-        .nodes()
-        .map(|node| Ok((node.name().to_owned(), node.dump()?)))
-        .collect()
-}
-
-fn removal() -> Result<()> {
-    three_sites(|world| {
-        let names: Vec<String> = world
-            .lab
-            .nodes()
-            .map(|node| node.name().to_owned())
-            .collect();
-        // Before Tieline: rebooted nodes with a CNI and no agent.
-        for name in &names {
-            world.stop_agent(name)?;
-            world.lab.node(name)?.reboot()?;
-        }
-        for name in &names {
-            world.lab.restore_pods(name)?;
-        }
-        let before = dumps(world)?;
-        for name in &names {
-            world.start_agent(name)?;
-        }
-        world.wait_ready(Duration::from_secs(60), |_| {})?;
-        recovers(world, Duration::from_secs(30))?;
-        for (name, dump) in dumps(world)? {
-            ensure!(
-                dump.mentions("tie").len() > 5 && dump.mentions("7468").len() > 1,
-                "{name} carries no mesh: {dump}"
-            );
-        }
-
-        // One node leaves for good, by its administrator's hand.
-        world.stop_agent("berlin-2")?;
-        ensure!(
-            !world
-                .lab
-                .node("berlin-2")?
-                .dump()?
-                .mentions("7469")
-                .is_empty(),
-            "the guard ended with the agent"
-        );
-        world.clean_up("berlin-2")?;
-        let cleaned = world.lab.node("berlin-2")?.dump()?;
-        ensure!(
-            cleaned == before["berlin-2"],
-            "cleanup left: {:#?}",
-            before["berlin-2"].diff(&cleaned)
-        );
-        ensure!(
-            !world.agent_state("berlin-2")?.exists(),
-            "cleanup left the state folder"
-        );
-        world.start_agent("berlin-2")?;
-        world.wait_ready(Duration::from_secs(60), |_| {})?;
-        recovers(world, Duration::from_secs(30))?;
-
-        let ledgers = |world: &World| -> Result<String> {
-            world.control_plane.kubectl(&[
-                "get", "addressledgers.tieline.dev", "-o",
-                "jsonpath={range .items[*]}{.metadata.name}{range .spec.grants[*]} {.owner.name}={.prefix}{end}{\"\\n\"}{end}",
-            ])
-        };
-        let granted = ledgers(world)?;
-        ensure!(
-            granted.contains("berlin-1=10."),
-            "the ledgers hold no grants: {granted}"
-        );
-        let ranges = |world: &World| {
-            world.control_plane.kubectl(&[
-                "get",
-                "nodes",
-                "-o",
-                "jsonpath={.items[*].spec.podCIDRs}",
-            ])
-        };
-        let given = ranges(world)?;
-        world.control_plane.kubectl(&[
-            "delete",
-            "clusterlinks.tieline.dev",
-            "--all",
-            "--timeout=30s",
-        ])?;
-        eventually(
-            "every node to be as it was before Tieline",
-            Duration::from_secs(30),
-            || {
-                for (name, dump) in dumps(world)? {
-                    ensure!(
-                        dump == before[&name],
-                        "{name} has left: {:#?}",
-                        before[&name].diff(&dump)
-                    );
-                }
-                Ok(())
-            },
-        )?;
-        ensure!(
-            ledgers(world)? == granted,
-            "the grants changed: {granted} became {}",
-            ledgers(world)?
-        );
-        ensure!(ranges(world)? == given, "podCIDRs changed");
-        let flows = Flows {
-            each: 1,
-            patience: Duration::from_secs(1),
-            ..Flows::default()
-        };
-        for pair in world.lab.matrix(&flows)?.pairs {
-            ensure!(
-                pair.ok == u32::from(!pair.crosses),
-                "without a link: {pair}"
-            );
-        }
-
-        // And back again, with the same addresses.
-        world.apply_example()?;
-        world.wait_ready(Duration::from_secs(60), |_| {})?;
-        recovers(world, Duration::from_secs(30))?;
-        ensure!(
-            ledgers(world)? == granted,
-            "the grants changed: {granted} became {}",
-            ledgers(world)?
         );
         Ok(())
     })

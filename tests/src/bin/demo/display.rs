@@ -178,16 +178,16 @@ pub(crate) fn summary(report: &Report, capture: &CaptureReport) {
     }
 }
 
-pub(crate) fn where_next(world: &World, report: &Path, keep: bool) -> Result<()> {
+pub(crate) fn where_next(world: &World, report: &Path, keep: bool) {
     println!("\nWhere to look next");
     println!("  the report        {}", report.display());
     println!("  logs              {}", world.lab.logs().display());
-    println!("  the plan, offline tieline plan -f examples/three-sites");
-    println!("  a node, offline   tieline node-config -f examples/three-sites --node paris-1");
+    let cli = world.programs().cli.display();
+    println!("  the plan, offline {cli} plan -f examples/three-sites");
+    println!("  a node, offline   {cli} node-config -f examples/three-sites --node paris-1");
     if !keep {
         println!("  look around       make demo KEEP=1");
     }
-    Ok(())
 }
 
 pub(crate) fn verdict(wrong: &[String]) {

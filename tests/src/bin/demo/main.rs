@@ -122,7 +122,7 @@ fn finish(
     display::summary(&report, &capture);
     report.write(&options.report)?;
     let verdict = report.verdict();
-    display::where_next(world, &options.report, options.keep)?;
+    display::where_next(world, &options.report, options.keep);
     display::verdict(&verdict);
     if options.keep {
         display::keep(world)?;
