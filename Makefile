@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-unit lab bench lint crds fmt tools control-plane
+.PHONY: help demo test test-unit lab bench lint crds fmt tools control-plane image manifests chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -36,3 +36,12 @@ tools: ## install what tests and demo need from Debian, where it is missing
 
 control-plane: ## build etcd, kube-apiserver, kube-controller-manager and kubectl into the cache
 	@tests/control-plane/build
+
+image: ## the image for amd64 and arm64 as an OCI archive with SBOMs, into target/image (ARGS="--arch amd64 --profile dev")
+	@nice cargo run --quiet -p xtask -- image $(ARGS)
+
+manifests: crds ## write deploy/manifests/ from the Helm chart
+	@deploy/render
+
+chart: ## lint the Helm chart and check what it renders against a real API server
+	@deploy/check

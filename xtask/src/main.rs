@@ -2,14 +2,16 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `crds` | writes `crds/yaml/` from the Rust types |
-//! | `crds --check` | fails when `crds/yaml/` is not what the types say |
+//! | `crds` | writes `crds/yaml/` and the chart's `templates/crds/` from the Rust types |
+//! | `crds --check` | fails when they are not what the types say |
 //! | `deps` | fails when a crate uses what the workspace's rules forbid it |
+//! | `image` | builds the programs and writes the image as an OCI archive, with its SBOMs |
 
 #![allow(clippy::print_stdout)] // A command line tool: its output is its result.
 
 mod crds;
 mod deps;
+mod image;
 
 use clap::{Parser, Subcommand};
 
@@ -23,7 +25,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Write crds/yaml/ from the Rust types.
+    /// Write crds/yaml/ and the chart's templates/crds/ from the Rust types.
     Crds {
         /// Write nothing; fail when a file differs.
         #[arg(long)]
@@ -31,6 +33,8 @@ enum Task {
     },
     /// Fail when a crate uses what the rules of ARCHITECTURE.md forbid it.
     Deps,
+    /// Build the programs, static, and write the image as an OCI archive with its SBOMs.
+    Image(image::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -38,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         Task::Crds { check: false } => println!("{}", crds::write()?),
         Task::Crds { check: true } => println!("{}", crds::check()?),
         Task::Deps => println!("{}", deps::check()?),
+        Task::Image(arguments) => println!("{}", image::write(&arguments)?),
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ app.kubernetes.io/component: {{ . }}
 
 {{/* Where the API server is, when not at its ClusterIP. */}}
 {{- define "tieline.api" -}}
-{{- with .Values.kubernetesApi }}{{ if .host }}
+{{- with .Values.kubernetesApi }}{{ if .host -}}
 - name: KUBERNETES_SERVICE_HOST
   value: {{ .host | quote }}
 - name: KUBERNETES_SERVICE_PORT
