@@ -119,7 +119,7 @@ impl KeyRegister {
                 register
                     .0
                     .entry(*key)
-                    .or_insert_with(|| (name.clone(), device.clone()));
+                    .or_insert_with(|| (name.clone(), *device));
             }
         }
         register
@@ -165,8 +165,8 @@ impl KeyRegister {
                     });
                 }
                 _ => {
-                    self.0.insert(*key, (name.clone(), device.clone()));
-                    keys.insert(device.clone(), *key);
+                    self.0.insert(*key, (name.clone(), *device));
+                    keys.insert(*device, *key);
                 }
             }
         }

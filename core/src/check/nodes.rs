@@ -7,9 +7,12 @@ use crate::ledger::{LedgerName, Owner, Use};
 use crate::plan::NodePlan;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What one node holds: pod ranges and mesh addresses.
+type Shares = (Vec<Prefix>, Vec<Prefix>);
+
 pub(super) fn check(case: &mut Case<'_>) {
     let proposal = case.proposal;
-    let mut shares: BTreeMap<(&str, &str), (Vec<Prefix>, Vec<Prefix>)> = BTreeMap::new();
+    let mut shares: BTreeMap<(&str, &str), Shares> = BTreeMap::new();
     for (name, ledger) in &proposal.ledgers {
         let LedgerName::Cluster(cluster) = name else {
             continue;
@@ -43,12 +46,7 @@ pub(super) fn check(case: &mut Case<'_>) {
     }
 }
 
-fn holds(
-    case: &mut Case<'_>,
-    id: &NodeId,
-    node: &NodePlan,
-    held: Option<&(Vec<Prefix>, Vec<Prefix>)>,
-) {
+fn holds(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, held: Option<&Shares>) {
     let nothing = (Vec::new(), Vec::new());
     let (pods, mesh) = held.unwrap_or(&nothing);
     let same = |a: &[Prefix], b: &[Prefix]| {

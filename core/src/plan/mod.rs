@@ -3,13 +3,18 @@
 //! Pure, deterministic, sticky. What is granted stays granted; planning twice changes nothing; adding never moves.
 
 mod book;
+mod carriers;
+mod clash;
 mod exports;
 mod gateways;
 mod hub;
+mod intake;
+mod kept;
 mod members;
 mod network;
 mod ranges;
 mod report;
+mod shares;
 mod space;
 mod words;
 mod work;

@@ -3,26 +3,24 @@
 //! A plan is derived, but three things in it are sticky: gateways' ranks, which segment carries a service, LAN or VPN
 //! range, and VPN indexes.
 
+use super::Before;
 use super::book::Book;
+use super::carriers::VpnIndexes;
 use super::exports::Memory;
 use super::gateways::{Candidate, elect};
 use super::hub::Hub;
 use super::members::{Members, carries};
 use super::report::{Reporter, listed};
 use super::work::{ClusterWork, NodeWork};
-use super::{Before, NodePlan};
 use crate::cidr::{Prefix, PrefixSet};
 use crate::fleet::{Fleet, Granularity, Link};
-use crate::ids::{ClusterName, LinkName, NodeId, PeerName, SegmentName, SiteName, VpnName};
-use crate::ledger::{LedgerName, Owner, State, Use};
+use crate::ids::{LinkName, NodeId, PeerName, SegmentName, SiteName};
+use crate::ledger::{LedgerName, Use};
 use crate::network_plan::{
-    Allow, Class, ClassPrefix, Gateway, NetworkPlan, PlanCluster, PlanSite, PlanVpn, Segment,
+    Class, ClassPrefix, Gateway, NetworkPlan, PlanCluster, PlanSite, PlanVpn, Segment,
 };
 use crate::peer::{EndpointHost, Scope};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// VPNs that a site can have: device indexes 0 to 15.
-const VPNS_PER_SITE: u8 = 16;
 
 /// Plans of all links: new ones of the planned links, old ones of the others.
 pub(super) fn plans<'a>(
@@ -89,14 +87,14 @@ pub(super) fn ranks(plan: &NetworkPlan) -> BTreeMap<&PeerName, u8> {
 }
 
 /// One link's plan while it is made.
-struct Draft<'d, 'a> {
-    fleet: &'a Fleet,
-    name: &'a LinkName,
-    link: &'a Link,
-    old: Option<&'a NetworkPlan>,
-    members: &'d Members<'a>,
-    hub: &'d Hub<'a>,
-    clusters: Vec<&'d ClusterWork<'a>>,
+pub(super) struct Draft<'d, 'a> {
+    pub(super) fleet: &'a Fleet,
+    pub(super) name: &'a LinkName,
+    pub(super) link: &'a Link,
+    pub(super) old: Option<&'a NetworkPlan>,
+    pub(super) members: &'d Members<'a>,
+    pub(super) hub: &'d Hub<'a>,
+    pub(super) clusters: Vec<&'d ClusterWork<'a>>,
 }
 
 impl<'a> Draft<'_, 'a> {
@@ -130,9 +128,10 @@ impl<'a> Draft<'_, 'a> {
         NetworkPlan {
             link: self.name.clone(),
             // Both are set by the caller, who knows what was before.
-            lineage: crate::ids::Lineage::clone(
-                self.old.map_or(&self.hub.lineage, |old| &old.lineage),
-            ),
+            lineage: self
+                .old
+                .map_or(self.hub.lineage, |old| &old.lineage)
+                .clone(),
             revision: self.old.map_or(0, |old| old.revision),
             super_nets,
             clusters,
@@ -252,181 +251,6 @@ impl<'a> Draft<'_, 'a> {
             .and_then(|old| find(old, segment))
             .map_or(&[][..], |old| &old.gateways);
         elect(candidates, sitting, wanted)
-    }
-
-    /// Each cluster's services go to one of its segments.
-    fn carry_services(
-        &self,
-        segments: &BTreeMap<SegmentName, Segment>,
-        prefixes: &mut BTreeMap<SegmentName, Vec<ClassPrefix>>,
-    ) {
-        let mut first: BTreeMap<&ClusterName, &SegmentName> = BTreeMap::new();
-        for (name, segment) in segments {
-            if let Some(cluster) = &segment.cluster {
-                first.entry(cluster).or_insert(name);
-            }
-        }
-        for (_, segment) in self.sitting(segments) {
-            if let Some(cluster) = &segment.cluster
-                && segment
-                    .prefixes
-                    .iter()
-                    .any(|entry| entry.class == Class::Service)
-                && let Some(carrier) = first.get_mut(cluster)
-            {
-                *carrier = &segment.name;
-            }
-        }
-        for (cluster, carrier) in first {
-            let exported = self.fleet.clusters[cluster]
-                .service_cidrs
-                .iter()
-                .filter(|prefix| self.hub.exports_service(cluster, *prefix));
-            prefixes
-                .entry(carrier.clone())
-                .or_default()
-                .extend(exported.map(|prefix| ClassPrefix {
-                    prefix,
-                    class: Class::Service,
-                }));
-        }
-    }
-
-    /// Each member site's LAN goes to one of the segments there.
-    fn carry_lans(
-        &self,
-        segments: &BTreeMap<SegmentName, Segment>,
-        prefixes: &mut BTreeMap<SegmentName, Vec<ClassPrefix>>,
-        report: &mut Reporter,
-    ) {
-        for site in self.members.sites_of(self.name) {
-            let sitting = self.sitting(segments).map(|(_, old)| old).find(|old| {
-                old.site == *site && old.prefixes.iter().any(|entry| entry.class == Class::Lan)
-            });
-            let first = || segments.values().find(|segment| segment.site == *site);
-            let Some(carrier) = sitting.or_else(first) else {
-                report.wait(
-                    "Site",
-                    site.as_str(),
-                    Some(self.name),
-                    "NoSegment",
-                    format!("Site {site} is a member of ClusterLink {}, but no node of a member cluster stands in it, so its cidrs are not reachable yet", self.name),
-                );
-                continue;
-            };
-            let exported = self.fleet.sites[site]
-                .cidrs
-                .iter()
-                .filter(|prefix| self.hub.exports_lan(site, *prefix));
-            prefixes
-                .entry(carrier.name.clone())
-                .or_default()
-                .extend(exported.map(|prefix| ClassPrefix {
-                    prefix,
-                    class: Class::Lan,
-                }));
-        }
-    }
-
-    fn vpns(
-        &self,
-        segments: &BTreeMap<SegmentName, Segment>,
-        prefixes: &mut BTreeMap<SegmentName, Vec<ClassPrefix>>,
-        indexes: &mut VpnIndexes<'a>,
-        report: &mut Reporter,
-    ) -> Vec<PlanVpn> {
-        let mut vpns = Vec::new();
-        for name in self.members.vpns_of(self.name) {
-            let vpn = &self.fleet.vpns[name];
-            let exported: PrefixSet = vpn
-                .prefixes
-                .iter()
-                .filter(|prefix| self.hub.exports_vpn(name, *prefix))
-                .collect();
-            if exported.is_empty() {
-                continue; // every range clashes, which is reported
-            }
-            let old = self.old.and_then(|old| {
-                old.vpns
-                    .iter()
-                    .find(|old| old.name == *name && old.site == vpn.site)
-            });
-            let sitting = old
-                .and_then(|old| segments.get(&old.segment))
-                .filter(|segment| segment.site == vpn.site);
-            let Some(carrier) =
-                sitting.or_else(|| segments.values().find(|segment| segment.site == vpn.site))
-            else {
-                report.wait(
-                    "VpnAttachment",
-                    name.as_str(),
-                    Some(self.name),
-                    "NoSegment",
-                    format!("site {} of VpnAttachment {name} has no node of a member cluster of ClusterLink {} yet, so nothing terminates the VPN", vpn.site, self.name),
-                );
-                continue;
-            };
-            let Some(index) = indexes.of(name, &vpn.site) else {
-                report.refuse(
-                    "VpnAttachment",
-                    name.as_str(),
-                    Some(self.name),
-                    "TooManyVpns",
-                    format!("site {} has {VPNS_PER_SITE} VPNs already: move VpnAttachment {name} to another site", vpn.site),
-                );
-                continue;
-            };
-            self.check_allow(name, report);
-            prefixes
-                .entry(carrier.name.clone())
-                .or_default()
-                .extend(exported.iter().map(|prefix| ClassPrefix {
-                    prefix,
-                    class: Class::Vpn,
-                }));
-            vpns.push(PlanVpn {
-                name: name.clone(),
-                site: vpn.site.clone(),
-                segment: carrier.name.clone(),
-                index,
-                prefixes: exported,
-                allow: Allow {
-                    clusters: vpn.allow_clusters.clone(),
-                    sites: vpn.allow_sites.clone(),
-                },
-                peer_public_key: vpn.peer_public_key,
-                endpoint: vpn.endpoint.clone(),
-                preshared_key: vpn.preshared_key,
-            });
-        }
-        vpns
-    }
-
-    fn check_allow(&self, name: &VpnName, report: &mut Reporter) {
-        let vpn = &self.fleet.vpns[name];
-        let clusters: BTreeSet<_> = self.members.clusters_of(self.name).collect();
-        let sites: BTreeSet<_> = self.members.sites_of(self.name).collect();
-        let strangers: Vec<String> = vpn
-            .allow_clusters
-            .iter()
-            .filter(|cluster| !clusters.contains(cluster))
-            .map(|cluster| format!("Cluster {cluster}"))
-            .chain(
-                vpn.allow_sites
-                    .iter()
-                    .filter(|site| !sites.contains(site))
-                    .map(|site| format!("Site {site}")),
-            )
-            .collect();
-        if !strangers.is_empty() {
-            report.wait(
-                "VpnAttachment",
-                name.as_str(),
-                Some(self.name),
-                "AllowNotMember",
-                format!("allow names {}, no member of ClusterLink {}: add it to the link's members, or take it out of allow", listed(strangers), self.name),
-            );
-        }
     }
 
     fn transit(
@@ -562,17 +386,6 @@ impl<'a> Draft<'_, 'a> {
             .map(Prefix::host)
             .collect()
     }
-
-    /// Segments of the old plan that are there still.
-    fn sitting<'s>(
-        &'s self,
-        segments: &'s BTreeMap<SegmentName, Segment>,
-    ) -> impl Iterator<Item = (&'s Segment, &'a Segment)> + 's {
-        self.old
-            .into_iter()
-            .flat_map(|old| &old.segments)
-            .filter_map(|old| Some((segments.get(&old.name)?, old)))
-    }
 }
 
 fn find<'p>(plan: &'p NetworkPlan, name: &SegmentName) -> Option<&'p Segment> {
@@ -616,112 +429,4 @@ fn site_chunks<'w, 'a>(work: &'w ClusterWork<'a>) -> BTreeMap<(&'w SiteName, Use
         }
     }
     chunks
-}
-
-/// Device indexes of VPNs, unique within a site over all links.
-struct VpnIndexes<'a> {
-    taken: BTreeMap<(&'a SiteName, u8), &'a VpnName>,
-}
-
-impl<'a> VpnIndexes<'a> {
-    /// What plans use already.
-    fn reserve(before: &'a Before, memory: &Memory<'a>) -> Self {
-        let mut taken = BTreeMap::new();
-        for plan in before.plans.values() {
-            for vpn in plan
-                .vpns
-                .iter()
-                .filter(|vpn| memory.has_vpn(&plan.link, &vpn.name))
-            {
-                taken.entry((&vpn.site, vpn.index)).or_insert(&vpn.name);
-            }
-        }
-        Self { taken }
-    }
-
-    /// The index of a VPN: what it has, else the lowest free one.
-    fn of(&mut self, name: &'a VpnName, site: &'a SiteName) -> Option<u8> {
-        if let Some((_, index)) = self
-            .taken
-            .range((site, 0)..=(site, u8::MAX))
-            .find(|(_, owner)| **owner == name)
-            .map(|(key, _)| *key)
-        {
-            return Some(index);
-        }
-        let index = (0..VPNS_PER_SITE).find(|index| !self.taken.contains_key(&(site, *index)))?;
-        self.taken.insert((site, index), name);
-        Some(index)
-    }
-}
-
-/// Nodes of links that are only shown: as their plan and their ledgers have them.
-pub(super) fn kept_nodes(
-    fleet: &Fleet,
-    before: &Before,
-    members: &Members<'_>,
-) -> BTreeMap<NodeId, NodePlan> {
-    let mut nodes = BTreeMap::new();
-    for (link, plan) in &before.plans {
-        if !fleet.links.contains_key(link) || members.links.contains(&link) {
-            continue;
-        }
-        let ranks = ranks(plan);
-        for cluster in &plan.clusters {
-            let Some(ledger) = before
-                .ledgers
-                .get(&LedgerName::Cluster(cluster.name.clone()))
-            else {
-                continue;
-            };
-            let mut shares: BTreeMap<NodeId, (Vec<Prefix>, Vec<Prefix>)> = BTreeMap::new();
-            for grant in ledger
-                .grants
-                .iter()
-                .filter(|grant| grant.state != State::Released)
-            {
-                if let Owner::Node(node) = &grant.owner {
-                    let id = NodeId {
-                        cluster: cluster.name.clone(),
-                        node: node.clone(),
-                    };
-                    let (pods, mesh) = shares.entry(id).or_default();
-                    if grant.used_for == Use::Pod {
-                        pods
-                    } else {
-                        mesh
-                    }
-                    .push(grant.prefix);
-                }
-            }
-            for (id, (pods, mesh)) in shares {
-                let Some(segment) = plan.segments.iter().find(|segment| {
-                    segment.cluster.as_ref() == Some(&id.cluster)
-                        && mesh
-                            .first()
-                            .is_some_and(|own| segment.of(&[Class::Mesh]).contains(*own))
-                }) else {
-                    continue;
-                };
-                let Ok(peer) = id.peer() else { continue };
-                let kept = NodePlan {
-                    link: link.clone(),
-                    gateway_rank: ranks.get(&peer).copied(),
-                    peer,
-                    site: segment.site.clone(),
-                    segment: segment.name.clone(),
-                    pod_cidrs: pods,
-                    mesh_addresses: mesh.iter().map(|prefix| prefix.address()).collect(),
-                    assign: Vec::new(),
-                    addresses: fleet
-                        .nodes
-                        .get(&id)
-                        .map(|node| node.addresses.clone())
-                        .unwrap_or_default(),
-                };
-                nodes.insert(id, kept);
-            }
-        }
-    }
-    nodes
 }
