@@ -326,10 +326,11 @@ fn services(cni: Cni, proxy: ProxyMode) -> Result<()> {
         let url = format!("http://{address}/");
         let seen = until(|| lab.ask(&cast.beside, &url, 20))?;
         ensure!(servers(&seen) == both, "ClusterIP from a pod: {seen:?}");
-        let seen = lab.ask_from_node("paris-2", &url, 20)?;
+        let seen = until(|| lab.ask_from_node("paris-2", &url, 20))?;
         ensure!(servers(&seen) == both, "ClusterIP from a node: {seen:?}");
         let node = lab.lab().node("paris-2")?.address4();
-        let seen = lab.ask_from_node("paris-1", &format!("http://{node}:30080/"), 20)?;
+        let url = format!("http://{node}:30080/");
+        let seen = until(|| lab.ask_from_node("paris-1", &url, 20))?;
         ensure!(servers(&seen) == both, "NodePort: {seen:?}");
 
         // CoreDNS runs in paris.

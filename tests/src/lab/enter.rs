@@ -110,15 +110,15 @@ fn path() -> Vec<PathBuf> {
 
 /// Checks the machine and becomes `unshare`; comes back only with the reason why not.
 fn outside(lifetime: Lifetime, demands: &Demands<'_>) -> anyhow::Error {
-    let folders = path();
-    let missing = missing(&folders, demands.commands);
-    if !missing.is_empty() {
-        return anyhow::anyhow!("{}", missing.join("; "));
-    }
     if demands.root && !geteuid().is_root() {
         return anyhow::anyhow!(
             "real nodes need the machine's own root, because of cgroups and mounts; run as root"
         );
+    }
+    let folders = path();
+    let missing = missing(&folders, demands.commands);
+    if !missing.is_empty() {
+        return anyhow::anyhow!("{}", missing.join("; "));
     }
     let as_root = demands.root || !user_namespaces_work();
     if as_root && !geteuid().is_root() {

@@ -22,6 +22,9 @@ use crate::lab::{Node, Process};
 /// Where imported images are put for the host; every archive there is imported at every boot.
 const ARCHIVES: &str = "/var/lib/lab-images";
 
+const CONFIGURE_CNI: &str =
+    "cd /etc/cni/net.d && cp ../template.conflist .new && mv .new 10-lab.conflist";
+
 /// What all hosts of a lab have in common.
 #[derive(Debug, Clone)]
 pub(super) struct Common {
@@ -311,7 +314,8 @@ fn units(node: &Node, common: &Common) -> Vec<Unit> {
         // A node is Ready when there is a CNI configuration, and pods can start when flannel has its subnet.
         units.push(unit(
             "cni-configuration",
-            words("mv /etc/cni/template.conflist /etc/cni/net.d/10-lab.conflist"),
+            // Whole at once, and as a renaming inside the folder: containerd 1.6 does not look at files that come otherwise.
+            vec!["sh".into(), "-c".into(), CONFIGURE_CNI.into()],
             &["/run/flannel/subnet.env"],
             UnitKind::Once("/run/cni-configured".into()),
         ));

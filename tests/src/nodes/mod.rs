@@ -555,13 +555,22 @@ fn edges(lab: &Lab, cni: Cni) -> Result<()> {
         match cni {
             Cni::Bridge => {}
             Cni::Flannel => router.nft(
-                "table inet lab_edge { chain forward { type filter hook forward priority -1; \
-                 iifname \"wan0\" udp dport 8472 drop; oifname \"wan0\" udp dport 8472 drop; } }",
+                r#"table inet lab_edge {
+                    chain forward {
+                        type filter hook forward priority -1;
+                        iifname "wan0" udp dport 8472 drop
+                        oifname "wan0" udp dport 8472 drop
+                    }
+                }"#,
             )?,
             Cni::Plain if site.kind == SiteKind::Nat => {}
             Cni::Plain => router.nft(&format!(
-                "table ip lab_edge {{ chain post {{ type nat hook postrouting priority 100; \
-                 oifname \"wan0\" ip saddr != {} masquerade; }} }}",
+                r#"table ip lab_edge {{
+                    chain post {{
+                        type nat hook postrouting priority 100;
+                        oifname "wan0" ip saddr != {} masquerade
+                    }}
+                }}"#,
                 site.lan4
             ))?,
         }

@@ -153,8 +153,6 @@ impl NodeLab {
             .args(["--target", &pid.to_string(), "--net", "--mount", "--"])
             .arg("/probe")
             .args(arguments)
-            .env_clear()
-            .env("PATH", "/")
             .output();
         output.context("starting nsenter")
     }
