@@ -225,13 +225,15 @@ impl<'a> Hub<'a> {
                 ),
             );
         }
-        for name in self.fleet.links.keys() {
+        for (name, link) in &self.fleet.links {
+            let named = &link.addressing.mesh_pools;
             let mesh = self.pools.entry((name, Use::Mesh)).or_default();
             for default in [
                 Prefix::containing(IpAddr::from([100, 127, 0, 0]), 16),
                 unique_local(self.lineage),
             ] {
-                if !mesh.iter().any(|pool| pool.family() == default.family()) {
+                // Only where none is written: a refused pool is not replaced by one that may lie around it.
+                if !named.iter().any(|pool| pool.family() == default.family()) {
                     mesh.push(default);
                     self.ranges.insert(default, Holder::DefaultMesh);
                 }
