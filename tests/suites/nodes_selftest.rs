@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::lab::{Endpoint, Flows, Lifetime, SiteKind, Topology};
-use e2e::nodes::{Answer, Cni, DNS_SERVICE, NodeLab, Pod, ProxyMode, enter};
+use e2e::nodes::{Answer, Cni, DNS_SERVICE, NodeLab, Options, Pod, PodRanges, ProxyMode, enter};
 use libtest_mimic::{Arguments, Trial};
 
 /// Set for the copy of this binary that one test starts in order to kill it.
@@ -93,6 +93,10 @@ fn main() {
         trial("plain and iptables: pods, services and names work", || {
             all(Cni::Plain, ProxyMode::Iptables)
         }),
+        trial(
+            "without an allocator, nodes run host pods and are Ready once somebody gives pod ranges",
+            somebody_else_allocates,
+        ),
         trial(
             "a dropped lab leaves no process, no mount and no cgroup",
             clean_up,
@@ -466,6 +470,75 @@ fn join() -> Result<()> {
         println!("joined, pods answer after {:.1?}", begun.elapsed());
         Ok(())
     })
+}
+
+/// As an agent is installed: it must run before the node's network does, privileged, with the host's devices and folders.
+const HOST_PODS: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: host}
+spec:
+  selector: {matchLabels: {app: host}}
+  template:
+    metadata: {labels: {app: host}}
+    spec:
+      hostNetwork: true
+      priorityClassName: system-node-critical
+      terminationGracePeriodSeconds: 1
+      tolerations: [{operator: Exists}]
+      containers:
+      - name: probe
+        image: lab.local/probe:1
+        imagePullPolicy: Never
+        args: ["serve", ":9090"]
+        securityContext: {privileged: true}
+        readinessProbe: {tcpSocket: {port: 9090}, periodSeconds: 1}
+        volumeMounts:
+        - {name: tun, mountPath: /dev/net/tun}
+        - {name: state, mountPath: /var/lib/host-pod}
+        - {name: cni, mountPath: /etc/cni, readOnly: true}
+      volumes:
+      - {name: tun, hostPath: {path: /dev/net/tun, type: CharDevice}}
+      - {name: state, hostPath: {path: /var/lib/host-pod, type: DirectoryOrCreate}}
+      - {name: cni, hostPath: {path: /etc/cni, type: Directory}}
+"#;
+
+fn somebody_else_allocates() -> Result<()> {
+    drop(LAB.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let topology = Topology::empty()
+        .site("oslo", SiteKind::Routed, [172, 22, 5, 0], 24)
+        .nodes("oslo", "shop", 2);
+    let mut options = Options::new(
+        "nodes-unallocated",
+        topology,
+        Cni::Bridge,
+        ProxyMode::Nftables,
+    );
+    options.pod_ranges = PodRanges::SomebodyElse(vec!["10.64.0.0/10".parse()?]);
+    let lab = NodeLab::start_with(options)?;
+    lab.control_plane().apply(HOST_PODS)?;
+    lab.wait_pods("default", "app=host", 2, PATIENCE)?;
+    ensure!(
+        lab.wait_ready(Duration::from_secs(1)).is_err(),
+        "Ready without a pod range"
+    );
+    ensure!(lab.node_path("oslo-1", "/var/lib/host-pod")?.is_dir());
+    for (node, range) in [("oslo-1", "10.64.7.0/24"), ("oslo-2", "10.64.9.0/24")] {
+        let patch = format!(r#"{{"spec": {{"podCIDR": "{range}", "podCIDRs": ["{range}"]}}}}"#);
+        lab.control_plane()
+            .kubectl(&["patch", "node", node, "-p", &patch])?;
+    }
+    let took = lab.wait_ready(READY_WITHIN)?;
+    println!("Ready {took:.1?} after the pod ranges were given");
+    lab.control_plane().apply(PODS)?;
+    let pods = lab.wait_pods("default", "app=web", 2, PATIENCE)?;
+    let [one, other] = pods.as_slice() else {
+        unreachable!("two pods were waited for");
+    };
+    ensure!(one.address()?.to_string().starts_with("10.64."), "{one:?}");
+    let answer = only(lab.ask(one, &other.url(8080)?, 1)?)?;
+    ensure!(answer.pod == other.name, "{answer:?}");
+    Ok(())
 }
 
 fn clean_up() -> Result<()> {

@@ -481,10 +481,13 @@ fn not_ready(nodes: &serde_json::Value, name: &str) -> Option<String> {
         return Some(format!("{name} is not registered"));
     };
     let conditions = node["status"]["conditions"].as_array();
-    let ready = conditions
+    let Some(ready) = conditions
         .into_iter()
         .flatten()
-        .find(|condition| condition["type"] == "Ready")?;
+        .find(|condition| condition["type"] == "Ready")
+    else {
+        return Some(format!("{name} has said nothing yet"));
+    };
     if ready["status"] == "True" {
         return None;
     }
