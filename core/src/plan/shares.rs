@@ -11,14 +11,13 @@ use crate::ids::LinkName;
 use crate::ledger::Use;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Gives nodes without podCIDR a range, or says why they have none.
-pub(super) fn assign_pods<'a>(
+/// Gives every cluster that assigns its first block in each family, before anyone gets a second one.
+pub(super) fn take_blocks<'a>(
     work: &mut ClusterWork<'a>,
     hub: &mut Hub<'a>,
-    members: &Members<'a>,
     report: &mut Reporter,
 ) {
-    let mut families: Vec<Family> = Vec::new();
+    let families = &mut work.families;
     if work.assign == Assign::Yes {
         let own_ranges = !work.cluster.pod_cidrs.is_empty();
         for family in Family::BOTH {
@@ -61,6 +60,16 @@ pub(super) fn assign_pods<'a>(
             );
         }
     }
+}
+
+/// Gives nodes without podCIDR a range, or says why they have none.
+pub(super) fn assign_pods<'a>(
+    work: &mut ClusterWork<'a>,
+    hub: &mut Hub<'a>,
+    members: &Members<'a>,
+    report: &mut Reporter,
+) {
+    let families = work.families.clone();
     let mut asks = Vec::new();
     for (at, node) in work.nodes.iter().enumerate() {
         let (Some(site), true, true) = (node.site, node.planned, node.node.pod_cidrs.is_empty())

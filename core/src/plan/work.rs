@@ -15,7 +15,7 @@ use super::intake::{
 use super::kept::kept_nodes;
 use super::members::{Members, all_sites, site_of};
 use super::report::Reporter;
-use super::shares::{assign_pods, give_mesh_addresses, mesh_families, report_missing};
+use super::shares::{assign_pods, give_mesh_addresses, mesh_families, report_missing, take_blocks};
 use super::{Before, NodePlan, Proposal, network};
 use crate::cidr::{Family, Prefix};
 use crate::fleet::{Addressing, Cluster, Fleet, Granularity, Node};
@@ -40,6 +40,8 @@ pub(super) struct ClusterWork<'a> {
     pub(super) lost: Vec<Prefix>,
     /// Whether nodes get their podCIDR from us.
     pub(super) assign: Assign,
+    /// Families in which they get it.
+    pub(super) families: Vec<Family>,
     /// Shares that could not be cut.
     pub(super) missing: BTreeMap<(Use, Family), Vec<&'a NodeName>>,
 }
@@ -127,6 +129,9 @@ fn attempt(
     claim_services_and_vpns(fleet, &members, &mut hub);
     avoid_node_addresses(fleet, &members, &mut hub);
 
+    for cluster in &mut clusters {
+        take_blocks(cluster, &mut hub, &mut report);
+    }
     for cluster in &mut clusters {
         assign_pods(cluster, &mut hub, &members, &mut report);
     }
@@ -253,6 +258,7 @@ fn open_clusters<'a>(
             book,
             lost: Vec::new(),
             assign: Assign::No,
+            families: Vec::new(),
             missing: BTreeMap::new(),
         });
     }
