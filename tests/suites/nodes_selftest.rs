@@ -94,6 +94,10 @@ fn main() {
             all(Cni::Plain, ProxyMode::Iptables)
         }),
         trial(
+            "six nodes in three sites: no site's pods reach another's, overlay or not",
+            three_sites,
+        ),
+        trial(
             "without an allocator, nodes run host pods and are Ready once somebody gives pod ranges",
             somebody_else_allocates,
         ),
@@ -375,29 +379,54 @@ fn exec_and_logs() -> Result<()> {
 fn traffic() -> Result<()> {
     with_lab(Cni::Bridge, ProxyMode::Nftables, |lab| {
         let cast = cast(lab)?;
-        let ends: Vec<Endpoint> = [&cast.first, &cast.second, &cast.abroad]
-            .into_iter()
-            .map(|pod| lab.endpoint(pod))
-            .collect::<Result<_>>()?;
-        let _servers: Vec<_> = ends
-            .iter()
-            .map(|end| lab.lab().serve(end))
-            .collect::<Result<_>>()?;
-        let report = lab.lab().matrix_of(
-            &ends,
-            &Flows {
-                each: 1,
-                patience: Duration::from_millis(700),
-                ..Flows::default()
-            },
-        )?;
-        ensure!(!report.pairs.is_empty(), "no flow was sent");
-        for pair in &report.pairs {
-            let wanted = if pair.crosses { 0 } else { pair.total };
-            ensure!(pair.ok == wanted, "{pair:?}");
-        }
-        Ok(())
+        inside_sites_only(lab, &[cast.first, cast.second, cast.abroad])
     })
+}
+
+/// The lab's matrix between real pods: everything inside a site, nothing across.
+fn inside_sites_only(lab: &NodeLab, pods: &[Pod]) -> Result<()> {
+    let ends: Vec<Endpoint> = pods
+        .iter()
+        .map(|pod| lab.endpoint(pod))
+        .collect::<Result<_>>()?;
+    let _servers: Vec<_> = ends
+        .iter()
+        .map(|end| lab.lab().serve(end))
+        .collect::<Result<_>>()?;
+    let flows = Flows {
+        each: 1,
+        patience: Duration::from_millis(1500),
+        ..Flows::default()
+    };
+    let report = lab.lab().matrix_of(&ends, &flows)?;
+    let (crossing, inside): (Vec<_>, Vec<_>) = report.pairs.iter().partition(|pair| pair.crosses);
+    ensure!(
+        !crossing.is_empty() && !inside.is_empty(),
+        "nothing to see: {report:?}"
+    );
+    for pair in inside {
+        ensure!(pair.ok == pair.total, "{pair:?}");
+    }
+    for pair in crossing {
+        ensure!(pair.ok == 0, "{pair:?}");
+    }
+    Ok(())
+}
+
+fn three_sites() -> Result<()> {
+    drop(LAB.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let lab = NodeLab::start(
+        "nodes-three-sites",
+        Topology::three_sites().without_vpn(),
+        Cni::Flannel,
+        ProxyMode::Nftables,
+    )?;
+    lab.wait_ready(READY_WITHIN)?;
+    println!("six nodes Ready after {:.1?}", lab.age());
+    lab.control_plane().apply(PODS)?;
+    let pods = lab.wait_pods("default", "app=web", 6, PATIENCE)?;
+    println!("their pods Ready after {:.1?}", lab.age());
+    inside_sites_only(&lab, &pods)
 }
 
 fn reboot() -> Result<()> {
