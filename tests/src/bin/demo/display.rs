@@ -209,7 +209,7 @@ pub(crate) fn keep(world: &World) -> Result<()> {
         world.kubectl_path().display()
     );
     println!(
-        "  lab {} --kubeconfig {kubeconfig} status",
+        "  lab {} status --kubeconfig {kubeconfig}",
         world.programs().cli.display()
     );
     println!("  lab ip netns list                                 all hosts, switches and pods");
