@@ -5,10 +5,10 @@
 //!
 //! | module | what it proves |
 //! |---|---|
-//! | [`sweep`] | which prefixes overlap, by one sorted pass |
-//! | [`ledgers`] | levels do not overlap, grants stay granted, new ones avoid what is somebody else's, revisions grow |
-//! | [`plans`] | plans say what ledgers say; gateways, carriers and VPN indexes are sound; super-nets cover everything |
-//! | [`nodes`] | nodes say what ledgers, plans and Node objects say |
+//! | `sweep` | which prefixes overlap, by one sorted pass |
+//! | `ledgers` | levels do not overlap, grants stay granted, new ones avoid what is somebody else's, revisions grow |
+//! | `plans` | plans say what ledgers say; gateways, carriers and VPN indexes are sound; super-nets cover everything |
+//! | `nodes` | nodes say what ledgers, plans and Node objects say |
 
 mod ledgers;
 mod nodes;
