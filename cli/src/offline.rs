@@ -162,23 +162,17 @@ impl Reader {
 
     fn node(&mut self, object: &Object) -> Result<Result<(), Invalid>> {
         let node: k8s_openapi::api::core::v1::Node = typed(object)?;
-        let cluster = match node.labels().get(CLUSTER_LABEL) {
-            Some(label) => ClusterName::new(label.as_str())
+        let known: Vec<ClusterName> = self.fleet.clusters.keys().cloned().collect();
+        let cluster = match (node.labels().get(CLUSTER_LABEL), &known[..]) {
+            (Some(label), _) => ClusterName::new(label.as_str())
                 .with_context(|| format!("{}: label {CLUSTER_LABEL}", object.origin))?,
-            None if self.fleet.clusters.len() == 1 => self
-                .fleet
-                .clusters
-                .keys()
-                .cloned()
-                .next()
-                .unwrap_or_else(|| unreachable!()),
-            None => anyhow::bail!(
+            (None, [only]) => only.clone(),
+            (None, _) => anyhow::bail!(
                 "{}: Node {} is in which cluster? Set its label {CLUSTER_LABEL} to one of: {}",
                 object.origin,
                 node.name_any(),
-                self.fleet
-                    .clusters
-                    .keys()
+                known
+                    .iter()
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
                     .join(", ")

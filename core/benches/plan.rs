@@ -2,13 +2,21 @@
 //!
 //! Prints medians of several runs and the ratio to the bar, of the same run on the same machine. `cargo bench -p tieline-core`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    missing_docs
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tieline_core::check::check;
 use tieline_core::cidr::PrefixSet;
-use tieline_core::fleet::{Addressing, Cluster, Fleet, Link, Mode, Node, PerFamily, SiteSource, Topology};
+use tieline_core::fleet::{
+    Addressing, Cluster, Fleet, Link, Mode, Node, PerFamily, SiteSource, Topology,
+};
 use tieline_core::ids::{ClusterName, Lineage, LinkName, NodeId, NodeName, SiteName};
 use tieline_core::plan::{Before, plan};
 
@@ -23,8 +31,17 @@ fn fleet(clusters: u32, nodes: u32) -> Fleet {
         let name = ClusterName::new(format!("c{c:05}")).unwrap();
         members.insert(name.clone());
         for n in 0..nodes {
-            let id = NodeId { cluster: name.clone(), node: NodeName::new(format!("n{n:03}")).unwrap() };
-            fleet.nodes.insert(id, Node { ready: true, ..Node::default() });
+            let id = NodeId {
+                cluster: name.clone(),
+                node: NodeName::new(format!("n{n:03}")).unwrap(),
+            };
+            fleet.nodes.insert(
+                id,
+                Node {
+                    ready: true,
+                    ..Node::default()
+                },
+            );
         }
         fleet.clusters.insert(
             name,
@@ -63,31 +80,56 @@ fn median(mut measure: impl FnMut() -> Duration) -> Duration {
 
 fn row(what: &str, time: Duration) {
     let ratio = time.as_secs_f64() / BAR.as_secs_f64();
-    println!("{what:<58} {:>9.2} ms   {ratio:>6.2} x the bar of {} ms", time.as_secs_f64() * 1e3, BAR.as_millis());
+    println!(
+        "{what:<58} {:>9.2} ms   {ratio:>6.2} x the bar of {} ms",
+        time.as_secs_f64() * 1e3,
+        BAR.as_millis()
+    );
 }
 
 fn main() {
-    let nothing = Before { lineage: Lineage::new("bench000").unwrap(), ledgers: BTreeMap::new(), plans: BTreeMap::new() };
+    let nothing = Before {
+        lineage: Lineage::new("bench000").unwrap(),
+        ledgers: BTreeMap::new(),
+        plans: BTreeMap::new(),
+    };
     for (clusters, nodes) in [(100, 10), (1_000, 10), (10_000, 10)] {
         let fleet = fleet(clusters, nodes);
         let first = plan(&fleet, &nothing);
-        assert!(first.report.refusals.is_empty(), "{}", first.report.refusals[0]);
+        assert!(
+            first.report.refusals.is_empty(),
+            "{}",
+            first.report.refusals[0]
+        );
         let label = |what| format!("{what}, {clusters} clusters, {} nodes", clusters * nodes);
-        row(&label("plan from nothing"), median(|| {
-            let start = Instant::now();
-            std::hint::black_box(plan(&fleet, &nothing));
-            start.elapsed()
-        }));
-        let before = Before { lineage: nothing.lineage.clone(), ledgers: first.ledgers.clone(), plans: first.plans.clone() };
-        row(&label("plan again"), median(|| {
-            let start = Instant::now();
-            std::hint::black_box(plan(&fleet, &before));
-            start.elapsed()
-        }));
-        row(&label("check"), median(|| {
-            let start = Instant::now();
-            assert!(std::hint::black_box(check(&fleet, &nothing, &first)).is_empty());
-            start.elapsed()
-        }));
+        row(
+            &label("plan from nothing"),
+            median(|| {
+                let start = Instant::now();
+                std::hint::black_box(plan(&fleet, &nothing));
+                start.elapsed()
+            }),
+        );
+        let before = Before {
+            lineage: nothing.lineage.clone(),
+            ledgers: first.ledgers.clone(),
+            plans: first.plans.clone(),
+        };
+        row(
+            &label("plan again"),
+            median(|| {
+                let start = Instant::now();
+                std::hint::black_box(plan(&fleet, &before));
+                start.elapsed()
+            }),
+        );
+        row(
+            &label("check"),
+            median(|| {
+                let start = Instant::now();
+                assert!(std::hint::black_box(check(&fleet, &nothing, &first)).is_empty());
+                start.elapsed()
+            }),
+        );
     }
 }
