@@ -59,6 +59,10 @@ pub(crate) struct Arguments {
     /// Take what has been built already.
     #[arg(long)]
     no_build: bool,
+    /// For a lab: take the programs of this folder, such as target/debug, as they are, with this machine's libraries. They must
+    /// suit Debian's C library in the image. Builds nothing, and the size is not checked.
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
 }
 
 /// An architecture, by the name that images use.
@@ -116,7 +120,7 @@ impl Arch {
 pub(crate) fn write(arguments: &Arguments) -> Result<String> {
     let cache = cache()?;
     let binaries = cache.join("image-target");
-    if !arguments.no_build {
+    if !arguments.no_build && arguments.programs.is_none() {
         build(arguments, &binaries)?;
     }
     let version = env!("CARGO_PKG_VERSION");
@@ -132,12 +136,12 @@ pub(crate) fn write(arguments: &Arguments) -> Result<String> {
     let mut manifests = Vec::new();
     let mut report = Vec::new();
     for &arch in &arguments.arch {
-        let programs = binaries.join(arch.target()).join(folder);
         let nft = nft::find(arch, &cache.join("image/nft").join(arch.name()))?;
-        let layers = [
-            layer::pack(&nft.tree)?,
-            layer::pack(&own_files(arch, &programs)?)?,
-        ];
+        let own = match &arguments.programs {
+            Some(folder) => lab_files(arch, &crate::root()?.join(folder))?,
+            None => own_files(arch, &binaries.join(arch.target()).join(folder))?,
+        };
+        let layers = [layer::pack(&nft.tree)?, layer::pack(&own)?];
         let (descriptor, size, unpacked) = manifest(&mut blobs, arch, version, &layers)?;
         report.push(format!(
             "{}: {:.1} MB to pull, {:.1} MB unpacked",
@@ -147,7 +151,7 @@ pub(crate) fn write(arguments: &Arguments) -> Result<String> {
         ));
         // What debug builds hold beside their code is nobody's to pull.
         ensure!(
-            size <= LIMIT || arguments.profile == "dev",
+            size <= LIMIT || arguments.profile == "dev" || arguments.programs.is_some(),
             "the {} image is {:.1} MB, more than the {:.0} MB that it may be",
             arch.name(),
             megabytes(size),
@@ -261,6 +265,41 @@ fn own_files(arch: Arch, programs: &Path) -> Result<Tree> {
     for name in ["LICENSE", "NOTICE"] {
         let bytes = fs::read(root.join(name)).with_context(|| format!("reading {name}"))?;
         tree.file(&format!("usr/share/doc/tieline/{name}"), bytes, 0o644);
+    }
+    Ok(tree)
+}
+
+/// Programs as a lab builds them: stripped, with the libraries of this machine that they name.
+fn lab_files(arch: Arch, programs: &Path) -> Result<Tree> {
+    ensure!(
+        arch.is_host(),
+        "--programs takes this machine's programs: say which with --arch"
+    );
+    let mut tree = Tree::default();
+    let folders = ["/lib", "/usr/lib"].map(|base| Path::new(base).join(arch.triplet()));
+    let mut libraries = BTreeMap::new();
+    for (name, _) in PROGRAMS {
+        let path = programs.join(name);
+        let stripped = std::env::temp_dir().join(format!("{name}.{}.tmp", std::process::id()));
+        let status = Command::new("strip")
+            .arg("-o")
+            .args([&stripped, &path])
+            .status()
+            .context("running strip (Debian: binutils)")?;
+        ensure!(status.success(), "cannot strip {}", path.display());
+        let bytes = fs::read(&stripped)?;
+        fs::remove_file(&stripped)?;
+        tree.file(&format!("bin/{name}"), bytes, 0o755);
+        for library in nft::needed(&path)? {
+            let found = folders.iter().map(|folder| folder.join(&library));
+            if let Some(found) = found.into_iter().find(|path| path.exists()) {
+                libraries.insert(library, found);
+            }
+        }
+    }
+    for (name, path) in libraries {
+        let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        tree.file(&format!("lib/{}/{name}", arch.triplet()), bytes, 0o755);
     }
     Ok(tree)
 }

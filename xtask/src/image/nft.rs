@@ -86,7 +86,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
-fn needed(file: &Path) -> Result<Vec<String>> {
+/// Libraries that a file is linked with.
+pub(super) fn needed(file: &Path) -> Result<Vec<String>> {
     let names = |line: &str| {
         let (_, rest) = line.split_once("(NEEDED)")?;
         let (_, rest) = rest.split_once('[')?;
