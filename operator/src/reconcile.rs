@@ -54,10 +54,13 @@ pub async fn reconcile(
         return Ok(decided);
     }
 
-    // IO: ledgers, by compare-and-swap.
-    decided.settle(writer.send_all(ledgers(&index, &decided)).await)?;
-    if decided.ledger_refused() {
-        return Ok(decided);
+    // IO: ledgers, by compare-and-swap. The hub's goes first: a cluster's ledger splits what the hub has granted, so it
+    // must never be ahead of it, not even when a pass ends half-way.
+    for level in ledgers(&index, &decided) {
+        decided.settle(writer.send_all(level).await)?;
+        if decided.ledger_refused() {
+            return Ok(decided);
+        }
     }
 
     // IO: plans, and the keys of new attachments.
@@ -206,9 +209,9 @@ fn trouble(broken: &[Invalid], findings: &[Finding]) -> Option<(&'static str, St
     None
 }
 
-/// Ledgers that changed, with the version that they were decided from.
-fn ledgers(index: &Index, decided: &Decided) -> Vec<Write> {
-    let mut changed = Vec::new();
+/// Ledgers that changed, with the version that they were decided from: the hub's, then the clusters'.
+fn ledgers(index: &Index, decided: &Decided) -> [Vec<Write>; 2] {
+    let [mut hub, mut clusters] = [Vec::new(), Vec::new()];
     for (name, ledger) in &decided.proposal.ledgers {
         let mut object = convert::ledger_object(name, ledger);
         match index.ledgers.get(&name.to_string()) {
@@ -216,9 +219,13 @@ fn ledgers(index: &Index, decided: &Decided) -> Vec<Write> {
             Some(held) => object.metadata = held.metadata.clone(),
             None => {}
         }
-        changed.push(Write::Ledger(Box::new(object)));
+        let level = match name {
+            LedgerName::Hub => &mut hub,
+            LedgerName::Cluster(_) => &mut clusters,
+        };
+        level.push(Write::Ledger(Box::new(object)));
     }
-    changed
+    [hub, clusters]
 }
 
 /// Plans that changed and fit into an object.

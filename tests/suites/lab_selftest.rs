@@ -52,7 +52,7 @@ fn main() {
             positive_control,
         ),
         trial(
-            "a fast transfer arrives intact and overruns no listener",
+            "a fast transfer arrives intact and the capture hears all of it",
             bulk,
         ),
         trial("a ping stream loses nothing until the path is broken", ping),
@@ -342,16 +342,26 @@ fn positive_control() -> Result<()> {
 
 fn bulk() -> Result<()> {
     three_sites(|lab| {
-        let oracle = Oracle::start(lab, planned(lab))?;
         let (from, to) = (lab.endpoint("oslo-1-p0")?, lab.endpoint("oslo-2-p0")?);
-        for family in [Family::V4, Family::V6] {
-            let done = lab.bulk(&from, &to, family, 10 << 20, Duration::from_secs(20))?;
-            ensure!(
-                done.bytes == 10 << 20 && done.mbit_per_s() > 10.0,
-                "{done:?}"
-            );
+        // A capture that lost frames proves nothing. On a busy machine that can happen: then it is heard again.
+        let mut report = None;
+        for _ in 0..3 {
+            let oracle = Oracle::start(lab, planned(lab))?;
+            for family in [Family::V4, Family::V6] {
+                let done = lab.bulk(&from, &to, family, 10 << 20, Duration::from_secs(20))?;
+                ensure!(
+                    done.bytes == 10 << 20 && done.mbit_per_s() > 10.0,
+                    "{done:?}"
+                );
+            }
+            let heard = oracle.report()?;
+            let whole = heard.dropped == 0;
+            report = Some(heard);
+            if whole {
+                break;
+            }
         }
-        oracle.report()?.expect_nothing_clear()
+        report.context("nothing was heard")?.expect_nothing_clear()
     })
 }
 

@@ -9,7 +9,7 @@
 //! | [`device`] | names, indexes and ports of WireGuard devices |
 //! | [`firewall`] | the nft tables as typed data, and their text |
 //! | [`mod@diff`] | observed and wanted to ordered changes |
-//! | [`print`] | prints like `wg`, `ip rule`, `ip route` and `nft` |
+//! | [`mod@print`] | prints like `wg`, `ip rule`, `ip route` and `nft` |
 
 pub mod device;
 pub mod diff;

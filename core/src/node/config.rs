@@ -1,7 +1,7 @@
 //! The symbolic configuration of one node: typed data that a proof can walk.
 //!
 //! It names every candidate next hop, in order; which of them is healthy, the MTUs, the underlay devices and the
-//! addresses of DNS names are left open for [`super::resolve`].
+//! addresses of DNS names are left open for [`super::resolve()`].
 
 use crate::cidr::{Family, PrefixSet};
 use crate::host::{DeviceName, KeySource, RouteKey, Rule};
@@ -49,7 +49,7 @@ pub struct ConfigPeer {
     /// Who it is.
     pub far: Far,
     /// What may come from it, and what goes to it. VPN prefixes of the own segment are added by
-    /// [`super::resolve`] to whoever is active ([`ConfigVpn`]).
+    /// [`super::resolve()`] to whoever is active ([`ConfigVpn`]).
     pub allowed_ips: PrefixSet,
     /// Where it can be reached, best first; empty: it must speak first.
     pub endpoints: Vec<Endpoint>,

@@ -1,7 +1,7 @@
 //! One node's configuration: a pure function of the plan, the accepted peers and the node's own name.
 //!
 //! Two steps. [`node_config`] is symbolic: it names every candidate rail in order and leaves MTUs, underlay devices and
-//! addresses of DNS names open. [`resolve`] fills in what only the host knows ([`LocalFacts`]). Both are pure, so the
+//! addresses of DNS names open. [`resolve()`] fills in what only the host knows ([`LocalFacts`]). Both are pure, so the
 //! CLI and the tests compute any node's configuration offline.
 //!
 //! | module | what it decides |

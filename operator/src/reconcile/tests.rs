@@ -53,7 +53,10 @@ impl Bench {
     fn pass(&mut self) -> (Decided, usize) {
         let mut decided = decide(&self.index, &mut self.keeper);
         assert_eq!(decided.trouble, None);
-        let mut writes = ledgers(&self.index, &decided);
+        let mut writes: Vec<Write> = ledgers(&self.index, &decided)
+            .into_iter()
+            .flatten()
+            .collect();
         writes.extend(plans(&self.index, &mut decided));
         writes.extend(peers(&decided));
         writes.extend(pod_cidrs(&self.index, &decided));
@@ -109,6 +112,20 @@ fn a_second_pass_writes_nothing() {
         0,
         "nor does the first pass of another process"
     );
+}
+
+#[test]
+fn the_hubs_ledger_is_written_before_the_ledgers_that_split_it() {
+    let mut bench = Bench::new();
+    let decided = decide(&bench.index, &mut bench.keeper);
+    let levels = ledgers(&bench.index, &decided).map(|level| {
+        let names = level.into_iter().map(|write| match write {
+            Write::Ledger(ledger) => ledger.metadata.name.unwrap(),
+            other => panic!("{other:?} is no ledger"),
+        });
+        names.collect::<Vec<_>>()
+    });
+    assert_eq!(levels, [vec!["hub"], vec!["cluster-shop"]]);
 }
 
 #[test]
