@@ -8,8 +8,6 @@
 //! | [`cluster_link`], [`cluster`], [`site`], [`vpn_attachment`] | what users write |
 //! | [`address_ledger`], [`network_plan`], [`peer`] | what the operator and the agents write |
 //! | [`mod@convert`] | objects to and from `core` values, each field parsed once |
-//! | [`convert`] | objects to and from `core` values, each field parsed once |
-//! | [`validate`] | the API server's checks, offline |
 //! | [`mod@validate`] | the API server's checks, offline |
 //!
 //! This crate uses kube's derive alone: no client, no runtime, no clock.

@@ -2,7 +2,7 @@
 //!
 //! Two families of helpers, by who writes the field:
 //!
-//! * **user-written** fields ([`name`], [`cidr`], [`public_key`], [`endpoint`] and their lists) carry CEL rules, because
+//! * **user-written** fields ([`name`], `cidr`, [`public_key`], [`endpoint`] and their lists) carry CEL rules, because
 //!   only a CEL rule can say what to write instead;
 //! * **machine-written** fields (`plain_…`) carry patterns, which cost nothing: a CEL rule on a list of lists of thousands
 //!   would exceed the API server's cost limit, and the writer has been checked already.

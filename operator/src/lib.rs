@@ -12,11 +12,11 @@
 //! | [`index`], [`store`] | everything that was read | pure; shared |
 //! | [`watch`] | the API server's events into the store | IO |
 //! | [`world`] | the index as the planner reads it | pure |
-//! | [`reconcile`] | one pass over everything | the sequence; each step marked |
+//! | [`mod@reconcile`] | one pass over everything | the sequence; each step marked |
 //! | [`restore`] | what waits after a restored backup | pure |
 //! | [`vpn`] | keys of VPN attachments, sealed boxes, the other side's configuration | pure |
 //! | [`status`], [`lane`] | what people read, and writing it | pure; IO |
-//! | [`write`] | one request each, only while leading | IO |
+//! | [`mod@write`] | one request each, only while leading | IO |
 //! | [`leader`], [`lease`] | who leads | pure; IO |
 //! | [`schema`], [`admin`], [`metrics`], [`options`] | start check, endpoints, numbers, flags | |
 
