@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-unit lab bench lint crds fmt tools control-plane image manifests chart
+.PHONY: help demo test test-unit lab bench lint crds docs fmt tools control-plane image manifests chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -27,6 +27,10 @@ lint: ## formatting, clippy, crate edges, generated files, licences
 
 crds: ## write crds/yaml/ from the Rust types
 	cargo run --quiet -p xtask -- crds
+
+docs: ## write docs/api.md and docs/metrics.md, and what they are made from
+	UPDATE_EXPECTED=1 cargo test --quiet --workspace --lib metrics_txt
+	cargo run --quiet -p xtask -- docs
 
 fmt: ## format all Rust code
 	cargo fmt --all

@@ -143,6 +143,15 @@ impl Metrics {
         self.0.api_writes.inc();
     }
 
+    /// All numbers in the OpenMetrics text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = encode(&mut text, &self.0.registry);
+        text
+    }
+
     /// Serves `/metrics`, `/healthz` and `/readyz` until the process ends.
     ///
     /// # Errors
@@ -162,19 +171,8 @@ fn count(number: usize) -> i64 {
 }
 
 async fn show(State(metrics): State<Metrics>) -> impl IntoResponse {
-    let mut text = String::new();
-    match encode(&mut text, &metrics.0.registry) {
-        Ok(()) => (
-            StatusCode::OK,
-            [(
-                header::CONTENT_TYPE,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            )],
-            text,
-        )
-            .into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], metrics.render())
 }
 
 async fn ready(State(metrics): State<Metrics>) -> impl IntoResponse {
@@ -185,5 +183,25 @@ async fn ready(State(metrics): State<Metrics>) -> impl IntoResponse {
             StatusCode::SERVICE_UNAVAILABLE,
             "the kernel does not carry the mesh; the Peer's conditions say why\n",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// `docs/metrics.md` is made from the file.
+    #[test]
+    fn what_a_fresh_agent_serves_is_what_metrics_txt_shows() {
+        let page = Metrics::new(Backend::Kernel)
+            .render()
+            .replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/metrics.txt");
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let expected = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(page, expected, "`make docs` writes {path} again");
     }
 }

@@ -65,8 +65,7 @@ pub struct ClusterLinkSpec {
     /// How segments are formed and through which site traffic may pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology: Option<Topology>,
-    /// `Apply` (the default) plans and applies. `Plan` plans, shows the result in status, and leaves what is applied as
-    /// it is: nothing is withdrawn.
+    /// Whether a plan is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
 }
@@ -148,8 +147,7 @@ pub struct PrefixLength {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Topology {
-    /// `Site` (the default): the nodes of one cluster in one site share gateways. `Node`: every node is its own gateway and
-    /// has direct tunnels to all others, for small networks.
+    /// What a segment is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granularity: Option<Granularity>,
     /// How many gateways each segment has, all of them active, 1 to 4. Without it: 1.
@@ -163,7 +161,8 @@ pub struct Topology {
     pub transit_site: Option<String>,
 }
 
-/// What a segment is.
+/// What a segment is. `Site` (the default): the nodes of one cluster in one site, which share gateways. `Node`: every node is
+/// its own gateway and has direct tunnels to all others, for small networks.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -175,7 +174,8 @@ pub enum Granularity {
     Node,
 }
 
-/// Whether a plan is applied.
+/// Whether a plan is applied. `Apply` (the default) plans and applies. `Plan` plans, shows the result in status, and leaves what
+/// is applied as it is: nothing is withdrawn.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]

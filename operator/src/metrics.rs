@@ -131,3 +131,26 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// `docs/metrics.md` is made from the file.
+    #[test]
+    fn what_a_fresh_operator_serves_is_what_metrics_txt_shows() {
+        let metrics = Metrics::default();
+        let _ = metrics.writes.get_or_create(&WriteLabels {
+            resource: "peers",
+            outcome: "stored",
+        });
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/metrics.txt");
+        let page = metrics.render();
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let expected = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(page, expected, "`make docs` writes {path} again");
+    }
+}

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `crds` | writes `crds/yaml/` and the chart's `templates/crds/` from the Rust types |
 //! | `crds --check` | fails when they are not what the types say |
+//! | `docs` | writes `docs/api.md` from the Rust types, and `docs/metrics.md` from what the programs serve |
+//! | `docs --check` | fails when they are not what those say |
 //! | `deps` | fails when a crate uses what the workspace's rules forbid it |
 //! | `image` | builds the programs and writes the image as an OCI archive, with its SBOMs |
 
@@ -11,6 +13,7 @@
 
 mod crds;
 mod deps;
+mod docs;
 mod image;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +34,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Write docs/api.md and docs/metrics.md.
+    Docs {
+        /// Write nothing; fail when a page differs.
+        #[arg(long)]
+        check: bool,
+    },
     /// Fail when a crate uses what the rules of ARCHITECTURE.md forbid it.
     Deps,
     /// Build the programs, static, and write the image as an OCI archive with its SBOMs.
@@ -41,6 +50,8 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Crds { check: false } => println!("{}", crds::write()?),
         Task::Crds { check: true } => println!("{}", crds::check()?),
+        Task::Docs { check: false } => println!("{}", docs::write()?),
+        Task::Docs { check: true } => println!("{}", docs::check()?),
         Task::Deps => println!("{}", deps::check()?),
         Task::Image(arguments) => println!("{}", image::write(&arguments)?),
     }
