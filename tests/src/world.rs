@@ -12,7 +12,7 @@
 //! them; [`World::up`] is all of them. Nothing here decides anything for Tieline: addresses, keys and
 //! configurations come from the API server.
 
-mod cluster;
+pub(crate) mod cluster;
 mod join;
 mod programs;
 mod scrape;

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! [`enter()`] must come first in `main`; it needs the machine's own root. [`NodeLab::start`] makes everything; dropping the lab
-//! removes everything, and so does the death of the test, however it dies. The lab knows nothing of Tieline.
+//! removes everything, and so does the death of the test, however it dies. The lab knows nothing of Tieline; [`Tieline`] installs it there.
 //!
 //! Nodes carry the label `topology.kubernetes.io/region=<site>`. A pod that runs [`PROBE_IMAGE`] can be driven by
 //! [`NodeLab::exec`] as a user would, or become a [`crate::lab::Endpoint`] ([`NodeLab::endpoint`]), so that the lab's traffic
@@ -32,6 +32,7 @@ mod image;
 mod init;
 mod pods;
 mod routes;
+pub mod tieline;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,6 +56,7 @@ pub use config::{DNS_SERVICE, PROBE_IMAGE};
 pub use enter::enter;
 pub use image::Image;
 pub use pods::{Answer, Pod};
+pub use tieline::Tieline;
 
 /// How pods are connected to their node and to other nodes of the site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +157,7 @@ pub struct NodeLab {
     control_plane: ControlPlane,
     common: Common,
     lab: Lab,
+    pod_ranges: PodRanges,
     started: Instant,
 }
 
@@ -218,6 +221,7 @@ impl NodeLab {
             control_plane,
             common,
             lab,
+            pod_ranges: options.pod_ranges,
             started,
         };
         let nodes: Vec<Arc<Node>> = made.lab.nodes().cloned().collect();

@@ -23,7 +23,7 @@ use crate::lab::{self, Planned};
 const AGENT_ACCOUNT: &str = "tieline-agent";
 
 /// An administrator's client.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     runtime: Runtime,
     client: Client,
 }
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    pub(super) fn connect(kubeconfig: &Path) -> Result<Self> {
+    pub(crate) fn connect(kubeconfig: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("kube-client")
@@ -142,7 +142,7 @@ impl Cluster {
         })
     }
 
-    pub(super) fn create_preshared_key(&self, name: &str, key: &str) -> Result<()> {
+    pub(crate) fn create_preshared_key(&self, name: &str, key: &str) -> Result<()> {
         let secret = Secret {
             metadata: kube::api::ObjectMeta {
                 name: Some(name.into()),
@@ -167,7 +167,7 @@ impl Cluster {
     }
 
     /// What the operator wrote for the other side of an attachment.
-    pub(super) fn vpn_configuration(&self, vpn: &str) -> Result<String> {
+    pub(crate) fn vpn_configuration(&self, vpn: &str) -> Result<String> {
         self.runtime.block_on(async {
             let object = self.all::<VpnAttachment>().get_status(vpn).await?;
             let status = object.status.context("no status yet")?;
@@ -187,7 +187,7 @@ impl Cluster {
     }
 
     /// Fails with the reasons unless there are ClusterLinks and all of them are Ready.
-    pub(super) fn ready(&self) -> Result<()> {
+    pub(crate) fn ready(&self) -> Result<()> {
         let links = self
             .runtime
             .block_on(self.all::<ClusterLink>().list(&ListParams::default()))?;
@@ -224,7 +224,7 @@ impl Cluster {
         Ok(())
     }
 
-    pub(super) fn pod_cidrs(&self, node: &str) -> Result<Vec<IpNet>> {
+    pub(crate) fn pod_cidrs(&self, node: &str) -> Result<Vec<IpNet>> {
         let object = self.runtime.block_on(self.all::<Node>().get(node))?;
         let ranges = object
             .spec
@@ -233,7 +233,7 @@ impl Cluster {
         nets(&ranges)
     }
 
-    pub(super) fn planned(&self) -> Result<Vec<Planned>> {
+    pub(crate) fn planned(&self) -> Result<Vec<Planned>> {
         let (plans, peers) = self.runtime.block_on(async {
             let all = ListParams::default();
             anyhow::Ok((
@@ -272,7 +272,7 @@ impl Cluster {
     }
 
     /// The pod ranges that a cluster holds.
-    pub(super) fn granted(&self, cluster: &str) -> Result<Vec<IpNet>> {
+    pub(crate) fn granted(&self, cluster: &str) -> Result<Vec<IpNet>> {
         let object = self
             .runtime
             .block_on(self.all::<tieline_crds::Cluster>().get(cluster))?;
@@ -283,7 +283,7 @@ impl Cluster {
         nets(&granted.pod_cidrs)
     }
 
-    pub(super) fn mesh_addresses(&self, cluster: &str, node: &str) -> Result<Vec<IpAddr>> {
+    pub(crate) fn mesh_addresses(&self, cluster: &str, node: &str) -> Result<Vec<IpAddr>> {
         let peer = self
             .peer(cluster, node)?
             .with_context(|| format!("{node} has no Peer"))?;
@@ -295,13 +295,13 @@ impl Cluster {
             .collect::<Result<_, _>>()?)
     }
 
-    pub(super) fn peer(&self, cluster: &str, node: &str) -> Result<Option<Peer>> {
+    pub(crate) fn peer(&self, cluster: &str, node: &str) -> Result<Option<Peer>> {
         Ok(self
             .runtime
             .block_on(self.ours::<Peer>().get_opt(&format!("{cluster}.{node}")))?)
     }
 
-    pub(super) fn gateways(&self, site: &str) -> Result<Vec<String>> {
+    pub(crate) fn gateways(&self, site: &str) -> Result<Vec<String>> {
         let peers = self
             .runtime
             .block_on(self.ours::<Peer>().list(&ListParams::default()))?;
