@@ -2,6 +2,7 @@
 //! that the suites and the demo share.
 
 pub mod control_plane;
+pub mod docs;
 pub mod lab;
 pub mod nodes;
 pub mod world;
