@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::docs::Page;
 use e2e::lab::{Lifetime, Topology};
 use e2e::nodes::{Cni, NodeLab, PROBE_IMAGE, ProxyMode, Tieline, enter, tieline};
@@ -39,7 +39,10 @@ fn main() {
     let trials = vec![
         trial("following the install page ends in Ready", install),
         trial("the objects that pages show are valid", objects),
-        trial("following the upgrade page ends in Ready, and back again", upgrade),
+        trial(
+            "following the upgrade page ends in Ready, and back again",
+            upgrade,
+        ),
         trial("following the uninstall page leaves nothing", uninstall),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -115,24 +118,27 @@ impl Reader {
         Ok(said)
     }
 
-    /// Follows a page from its first command to its last, with the image of `tag`, and returns what each command said.
-    fn follow(&self, file: &str, tag: &str) -> Result<Vec<(String, String)>> {
+    /// Follows a page from its first command to its last, with the image of `tag`, and looks around after each.
+    fn follow(
+        &self,
+        file: &str,
+        tag: &str,
+        mut look: impl FnMut(&str, &str) -> Result<()>,
+    ) -> Result<()> {
         let page = Page::read(file)?;
-        let mut said = Vec::new();
-        for (name, commands) in page.commands()? {
+        let commands = page.commands()?;
+        ensure!(!commands.is_empty(), "docs/{file} has no commands");
+        for (name, commands) in commands {
             let image = format!("image.tag={tag},image.pullPolicy=Never");
             let begun = Instant::now();
-            let words = self
+            let said = self
                 .paste(&commands.replace(IMAGE, &image))
                 .with_context(|| format!("docs/{file}, {name}"))?;
-            println!(
-                "docs/{file}, {name}: {:.1} s",
-                begun.elapsed().as_secs_f64()
-            );
-            said.push((name.to_owned(), words));
+            let took = begun.elapsed().as_secs_f64();
+            println!("docs/{file}, {name}: {took:.1} s");
+            look(name, &said).with_context(|| format!("docs/{file}, after {name}"))?;
         }
-        ensure!(!said.is_empty(), "docs/{file} has no commands");
-        Ok(said)
+        Ok(())
     }
 
     /// The image that every agent runs.
@@ -144,7 +150,10 @@ impl Reader {
         let images: Vec<&str> = images.lines().collect();
         let nodes = self.lab.running().len();
         ensure!(
-            images.len() == nodes && images.iter().all(|image| image.ends_with(&format!(":{tag}"))),
+            images.len() == nodes
+                && images
+                    .iter()
+                    .all(|image| image.ends_with(&format!(":{tag}"))),
             "{nodes} agents shall run :{tag}: {images:?}"
         );
         Ok(())
@@ -160,17 +169,17 @@ impl Reader {
                 "selector": {"matchLabels": {"app": "everywhere"}},
                 "template": {
                     "metadata": {"labels": {"app": "everywhere"}},
-                    "spec": {"containers": [{
+                    "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
                         "name": "probe", "image": PROBE_IMAGE, "imagePullPolicy": "Never",
-                        "args": ["serve", "--port", "8080"],
+                        "args": ["serve", ":8080"],
                     }]},
                 },
             },
         });
         self.lab.control_plane().apply(&set.to_string())?;
-        let pods = self
-            .lab
-            .wait_pods("default", "app=everywhere", nodes, Duration::from_secs(60))?;
+        let pods =
+            self.lab
+                .wait_pods("default", "app=everywhere", nodes, Duration::from_secs(60))?;
         for from in &pods {
             for to in pods.iter().filter(|to| to.name != from.name) {
                 let answers = self.lab.ask(from, &to.url(8080)?, 1)?;
@@ -188,19 +197,32 @@ impl Reader {
 
 fn install(reader: &mut Reader) -> Result<()> {
     let begun = Instant::now();
-    let said = reader.follow(INSTALL, tieline::TAG)?;
+    let mut planned = false;
+    reader.follow(INSTALL, tieline::TAG, |name, said| {
+        if name == "plan" {
+            ensure!(said.starts_with("Accepted."), "{said}");
+            planned = true;
+        }
+        Ok(())
+    })?;
     let took = begun.elapsed();
     println!("docs/{INSTALL}: Ready after {:.1} s", took.as_secs_f64());
     ensure!(took <= TEN_MINUTES, "it took {took:?}");
-    let (_, plan) = said.iter().find(|(name, _)| name == "plan").context("no plan")?;
-    ensure!(plan.starts_with("Accepted."), "{plan}");
+    ensure!(planned, "the page shows no plan");
     reader.agents_run(tieline::TAG)?;
     reader.pods_talk()
 }
 
 fn objects(reader: &mut Reader) -> Result<()> {
     let mut seen = 0;
-    for file in [INSTALL, "k3s.md", "eks.md", UPGRADE, UNINSTALL, "troubleshooting.md"] {
+    for file in [
+        INSTALL,
+        "k3s.md",
+        "eks.md",
+        UPGRADE,
+        UNINSTALL,
+        "troubleshooting.md",
+    ] {
         for block in Page::read(file)?.objects() {
             let path = reader.folder.join("objects.yaml");
             fs::write(&path, &block.text)?;
@@ -215,21 +237,22 @@ fn objects(reader: &mut Reader) -> Result<()> {
 }
 
 fn upgrade(reader: &mut Reader) -> Result<()> {
-    let page = Page::read(UPGRADE)?;
-    let names: Vec<&str> = page.commands()?.into_iter().map(|(name, _)| name).collect();
-    ensure!(
-        names.last() == Some(&"rollback"),
-        "the page ends with {:?}",
-        names.last()
-    );
-    reader.follow(UPGRADE, NEXT)?;
-    // The last command went back.
-    reader.agents_run(tieline::TAG)?;
-    reader.pods_talk()
+    let mut ran = Vec::new();
+    reader.follow(UPGRADE, NEXT, |name, _| {
+        ran.push(name.to_owned());
+        match name {
+            "upgrade" => reader.agents_run(NEXT)?,
+            "rollback" => reader.agents_run(tieline::TAG)?,
+            other => bail!("nobody looks what {other} did"),
+        }
+        reader.pods_talk()
+    })?;
+    ensure!(ran == ["upgrade", "rollback"], "the page runs {ran:?}");
+    Ok(())
 }
 
 fn uninstall(reader: &mut Reader) -> Result<()> {
-    reader.follow(UNINSTALL, tieline::TAG)?;
+    reader.follow(UNINSTALL, tieline::TAG, |_, _| Ok(()))?;
     for node in reader.lab.running() {
         let look = |program: &str, arguments: &[&str]| reader.lab.on_node(node, program, arguments);
         let left = [

@@ -6,6 +6,7 @@ mod metrics;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 /// Writes the pages. Returns what it did, for people.
 ///
@@ -39,6 +40,13 @@ pub(crate) fn check() -> Result<String> {
             drifted.join(", ")
         );
     }
+    let unknown = unknown_reasons()?;
+    if !unknown.is_empty() {
+        bail!(
+            "docs/troubleshooting.md explains reasons that no program gives: {}",
+            unknown.join(", ")
+        );
+    }
     Ok(format!(
         "docs: {} generated pages are what the sources say",
         pages.len()
@@ -50,6 +58,57 @@ fn wanted() -> Result<BTreeMap<&'static str, String>> {
         ("docs/api.md", api::page()?),
         ("docs/metrics.md", metrics::page(&crate::root()?)?),
     ]))
+}
+
+/// Reasons that the page on troubleshooting explains and no program gives.
+///
+/// # Errors
+/// When the page or a source cannot be read.
+fn unknown_reasons() -> Result<Vec<String>> {
+    let root = crate::root()?;
+    let page = fs::read_to_string(root.join("docs/troubleshooting.md"))?;
+    let mut sources = String::new();
+    for folder in ["core/src", "operator/src", "agent/src"] {
+        read_all(&root.join(folder), &mut sources)?;
+    }
+    // `{kind}NotFound` and the like are put together by the program.
+    let given = |reason: &str| {
+        let literal = |word: &str| sources.contains(&format!("{word}\""));
+        literal(&format!("\"{reason}"))
+            || ["Cluster", "Site", "VpnAttachment"].iter().any(|kind| {
+                let rest = reason.strip_prefix(kind).filter(|rest| !rest.is_empty());
+                rest.is_some_and(|rest| literal(&format!("{{kind}}{rest}")))
+            })
+    };
+    let named = page
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .filter_map(|line| line.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(|word| {
+            word.starts_with(|first: char| first.is_ascii_uppercase())
+                && word.chars().all(char::is_alphanumeric)
+        });
+    let mut unknown: Vec<String> = named
+        .filter(|word| !given(word))
+        .map(str::to_owned)
+        .collect();
+    unknown.sort();
+    unknown.dedup();
+    Ok(unknown)
+}
+
+fn read_all(folder: &Path, into: &mut String) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            read_all(&path, into)?;
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            into.push_str(&fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
 }
 
 /// Text for a cell of a table.
