@@ -37,6 +37,9 @@ pub use binaries::Binaries;
 use pki::Pki;
 use process::{Daemon, Spawn};
 
+/// What [`ControlPlane::attach`] needs from `dir/pki` of the control plane: its authority and the administrator's credential.
+pub const CREDENTIALS: [&str; 3] = ["ca.crt", "admin.crt", "admin.key"];
+
 /// How long a start may take before it counts as failed.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
@@ -48,6 +51,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Address that the API server listens on and that its certificate is valid for. It must exist in the network namespace.
     pub address: IpAddr,
+    /// Under which other addresses clients come, through a translation on the way; the certificate is valid for them too.
+    pub other_addresses: Vec<IpAddr>,
     /// Port of the API server. Absent: a free one in the caller's namespace, 6443 in a given one.
     pub port: Option<u16>,
     /// Network namespace to run in, as a path that `setns` takes (such as `/run/netns/NAME`); its loopback must be up.
@@ -73,6 +78,7 @@ impl Options {
         Self {
             dir: dir.into(),
             address: Ipv4Addr::LOCALHOST.into(),
+            other_addresses: Vec::new(),
             port: None,
             netns: None,
             service_cidrs: vec![IpNet::V4(ipnet::Ipv4Net::new_assert(
@@ -126,7 +132,7 @@ pub struct ControlPlane {
     // Dropped in this order: clients before servers.
     controller_manager: Option<Daemon>,
     api_server: Option<Daemon>,
-    etcd: Daemon,
+    etcd: Option<Daemon>,
 }
 
 impl ControlPlane {
@@ -145,7 +151,7 @@ impl ControlPlane {
         let ports = choose_ports(&options)?;
         let pki = Pki::prepare(
             &options.dir.join("pki"),
-            options.address,
+            &[&[options.address], &options.other_addresses[..]].concat(),
             &options.service_cidrs,
         )?;
 
@@ -170,13 +176,44 @@ impl ControlPlane {
             kubeconfig,
             controller_manager: None,
             api_server: Some(api_server),
-            etcd,
+            etcd: Some(etcd),
         };
         control_plane.wait_ready()?;
         if control_plane.options.controller_manager {
             control_plane.start_controller_manager()?;
         }
         Ok(control_plane)
+    }
+
+    /// A control plane that runs elsewhere and is reached at `address`, port 6443. `dir/pki` holds the files of [`CREDENTIALS`]
+    /// from there. What needs its programs (kubectl, a restart) or its authority's key fails here.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be written.
+    pub fn attach(dir: &Path, address: IpAddr) -> Result<Self> {
+        let options = Options {
+            address,
+            ..Options::new(dir)
+        };
+        let ports = Ports {
+            api: 6443,
+            etcd: 0,
+            etcd_peer: 0,
+        };
+        let pki = Pki::given(&dir.join("pki"));
+        let kubeconfig = dir.join("admin.kubeconfig");
+        let server = url(address, ports.api);
+        write_private(&kubeconfig, pki.certificate_kubeconfig(&server, "admin"))?;
+        Ok(Self {
+            options,
+            binaries: Binaries::elsewhere(),
+            ports,
+            pki,
+            kubeconfig,
+            controller_manager: None,
+            api_server: None,
+            etcd: None,
+        })
     }
 
     /// Administrator's kubeconfig (client certificate, group `system:masters`), valid wherever the address is reachable.
@@ -260,7 +297,9 @@ impl ControlPlane {
                 Ok(_) => return Ok(()),
                 Err(failure) => failure,
             };
-            self.etcd.check_running()?;
+            if let Some(etcd) = self.etcd.as_mut() {
+                etcd.check_running()?;
+            }
             match self.api_server.as_mut() {
                 Some(api_server) => api_server.check_running()?,
                 None => bail!("kube-apiserver is stopped; start_again() starts it"),

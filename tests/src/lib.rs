@@ -3,6 +3,7 @@
 
 pub mod control_plane;
 pub mod docs;
+pub mod guest;
 pub mod lab;
 pub mod nodes;
 pub mod world;

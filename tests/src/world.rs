@@ -113,6 +113,20 @@ impl World {
         let control_plane = ControlPlane::start(options)?;
         control_plane.apply_crds(&repository().join("crds/yaml"))?;
         control_plane.apply_path(&repository().join("deploy/manifests"))?;
+        Self::attach(story, programs, lab, control_plane)
+    }
+
+    /// A network around a control plane that has Tieline's kinds, roles and policies, wherever it runs. The Node objects
+    /// exist afterwards.
+    ///
+    /// # Errors
+    /// The API server does not answer, or knows one of the nodes already.
+    pub fn attach(
+        story: Story,
+        programs: Programs,
+        lab: Lab,
+        control_plane: ControlPlane,
+    ) -> Result<Self> {
         let cluster = Cluster::connect(control_plane.kubeconfig())?;
         let world = Self {
             story,

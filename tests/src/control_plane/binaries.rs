@@ -22,6 +22,17 @@ pub struct Binaries {
 }
 
 impl Binaries {
+    /// None of them is on this machine.
+    pub(super) fn elsewhere() -> Self {
+        let nowhere = || PathBuf::from("/nonexistent/runs-elsewhere");
+        Self {
+            etcd: nowhere(),
+            kube_apiserver: nowhere(),
+            kube_controller_manager: nowhere(),
+            kubectl: nowhere(),
+        }
+    }
+
     /// Finds every program in the folder that `KUBEBUILDER_ASSETS` names, or else in the cache.
     ///
     /// # Errors

@@ -23,8 +23,20 @@ pub(super) struct Pki {
 }
 
 impl Pki {
+    /// A folder with credentials that another one made; nothing can be signed here.
+    pub(super) fn given(folder: &Path) -> Self {
+        Self {
+            folder: folder.into(),
+            admin_token: String::new(),
+        }
+    }
+
     /// Makes everything in `folder`, or finds it there.
-    pub(super) fn prepare(folder: &Path, address: IpAddr, service_cidrs: &[IpNet]) -> Result<Self> {
+    pub(super) fn prepare(
+        folder: &Path,
+        addresses: &[IpAddr],
+        service_cidrs: &[IpNet],
+    ) -> Result<Self> {
         let pki = Self {
             folder: folder.into(),
             admin_token: String::new(),
@@ -37,7 +49,7 @@ impl Pki {
             pki.make_certificate(
                 "server",
                 "/CN=kube-apiserver",
-                &server_extensions(address, service_cidrs),
+                &server_extensions(addresses, service_cidrs),
             )?;
             let client = "extendedKeyUsage=clientAuth\n";
             pki.make_certificate("admin", "/O=system:masters/CN=tieline-admin", client)?;
@@ -202,14 +214,14 @@ impl Pki {
     }
 }
 
-fn server_extensions(address: IpAddr, service_cidrs: &[IpNet]) -> String {
+fn server_extensions(own: &[IpAddr], service_cidrs: &[IpNet]) -> String {
     // The API server takes the first address of the service range for the service `kubernetes`.
     let service_addresses = service_cidrs.iter().filter_map(|cidr| match cidr {
         IpNet::V4(cidr) => cidr.hosts().next().map(IpAddr::V4),
         IpNet::V6(cidr) => cidr.hosts().nth(1).map(IpAddr::V6),
     });
     let addresses: std::collections::BTreeSet<String> = service_addresses
-        .chain([address])
+        .chain(own.iter().copied())
         .map(|ip| ip.to_string())
         .chain(["127.0.0.1".into(), "::1".into()])
         .collect();

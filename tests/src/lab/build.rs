@@ -530,7 +530,8 @@ impl Lab {
     }
 }
 
-fn logs_folder(name: &str) -> Result<PathBuf> {
+/// `target/lab/<name>`, emptied.
+pub(crate) fn logs_folder(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let target = own
         .ancestors()

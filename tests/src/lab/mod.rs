@@ -34,6 +34,7 @@ mod topology;
 mod traffic;
 mod vpn;
 
+pub(crate) use build::logs_folder;
 pub use build::{ADMIN4, API4, API6, Lab, Pods};
 pub use dump::Dump;
 pub use enter::{Demands, Lifetime, enter, enter_for, from_outside};

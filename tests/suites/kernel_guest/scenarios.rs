@@ -1,0 +1,512 @@
+//! What happens in the guest: two sites of two nodes on kernel WireGuard.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::control_plane::ControlPlane;
+use e2e::guest::inside::{self, Reporter};
+use e2e::lab::{API4, Dump, Endpoint, Family, Flows, Lab, Oracle, SiteKind, Topology};
+use e2e::world::{Programs, Story, World, eventually};
+
+use crate::hearing::{listening, recovers};
+use crate::losses::{losses, more};
+
+/// Nothing in the guest is quick; a wait that ends earlier costs nothing.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+type Scenario = (&'static str, fn(&mut World, &mut Reporter) -> Result<()>);
+
+/// In this order; each leaves the mesh whole.
+const SCENARIOS: &[Scenario] = &[
+    (
+        "the agents take the kernel's WireGuard by themselves, and the mesh is Ready",
+        chosen,
+    ),
+    (
+        "every pod reaches every pod as itself over IPv4 and IPv6, and nothing is clear",
+        matrix,
+    ),
+    (
+        "the firewall tables load, are read back as written, and come back when they are deleted",
+        firewall,
+    ),
+    (
+        "every agent is restarted under pings of 10 ms and no packet is lost",
+        restarts,
+    ),
+    (
+        "over a path with delay and loss everything arrives, and a lost device comes back",
+        netem,
+    ),
+    (
+        "with all agents killed and all tunnels removed nothing planned leaves a node",
+        guard,
+    ),
+    ("a cleanup leaves every node as it was", cleanup),
+];
+
+/// The agent's own suite, which needs no network of ours.
+const PLATFORM: &str = "the agent's platform suite passes on this kernel";
+
+/// The names of all scenarios, in order.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    SCENARIOS.iter().map(|(name, _)| *name).chain([PLATFORM])
+}
+
+/// All that is wanted, one after the other; says how each went.
+pub(crate) fn run() {
+    let mut reporter = Reporter::open().unwrap();
+    let wanted: Vec<String> =
+        serde_json::from_slice(&inside::file("wanted.json").unwrap()).unwrap();
+    let is_wanted = |name: &str| wanted.iter().any(|it| it == name);
+    inside::prepare().unwrap();
+    if SCENARIOS.iter().any(|(name, _)| is_wanted(name)) {
+        match up(&mut reporter) {
+            Ok(mut world) => {
+                for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| is_wanted(name)) {
+                    let test = |reporter: &mut Reporter| {
+                        scenario(&mut world, reporter)?;
+                        world.all_run()
+                    };
+                    reporter.scenario(name, test).unwrap();
+                }
+                reporter.logs(world.lab.logs()).unwrap();
+            }
+            Err(error) => {
+                let why = format!("{error:#}");
+                for (name, _) in SCENARIOS.iter().filter(|(name, _)| is_wanted(name)) {
+                    let failed = anyhow::anyhow!("the mesh did not come up: {why}");
+                    reporter.scenario(name, |_| Err(failed)).unwrap();
+                }
+                reporter.logs(Path::new("/tmp/lab/kernel-guest")).unwrap();
+            }
+        }
+    }
+    if is_wanted(PLATFORM) {
+        reporter.scenario(PLATFORM, platform).unwrap();
+    }
+}
+
+fn up(reporter: &mut Reporter) -> Result<World> {
+    let topology = Topology::empty()
+        .site("berlin", SiteKind::Nat, [10, 1, 0, 0], 24)
+        .nodes("berlin", "shop", 2)
+        .site("paris", SiteKind::Public, [198, 51, 100, 0], 25)
+        .nodes("paris", "shop", 2)
+        .dual_stack();
+    let story = Story {
+        name: "kernel-guest",
+        topology,
+        example: "../tests/kernel-guest",
+    };
+    let start = Instant::now();
+    let lab = Lab::build(story.name, story.topology.clone())?;
+    inside::connect(&lab)?;
+    let built = start.elapsed();
+    ensure!(
+        !loaded("wireguard")?,
+        "wireguard was loaded before an agent asked for it"
+    );
+    let folder = Path::new("/tieline");
+    let programs = Programs {
+        agent: folder.join("tieline-agent"),
+        operator: folder.join("runs-outside"),
+        cli: folder.join("runs-outside"),
+    };
+    let control_plane = ControlPlane::attach(&folder.join("control-plane"), API4.into())?;
+    let mut world = World::attach(story, programs, lab, control_plane)?;
+    let nodes = names_of(&world);
+    let registered = start.elapsed();
+    for node in &nodes {
+        world.start_agent(node)?;
+    }
+    let started = start.elapsed();
+    world.wait_ready(PATIENCE, |_| {})?;
+    world.assign_pods()?;
+    let seconds = |time: Duration| (time.as_secs_f64() * 10.0).round() / 10.0;
+    reporter.figures(
+        "kernel guest, seconds since the lab began",
+        serde_json::json!({
+            "lab": seconds(built), "nodes registered": seconds(registered), "agents started": seconds(started),
+            "ready": seconds(start.elapsed()),
+        }),
+    )?;
+    Ok(world)
+}
+
+fn names_of(world: &World) -> Vec<String> {
+    world
+        .lab
+        .nodes()
+        .map(|node| node.name().to_owned())
+        .collect()
+}
+
+fn loaded(module: &str) -> Result<bool> {
+    let all = std::fs::read_to_string("/proc/modules")?;
+    Ok(all
+        .lines()
+        .any(|line| line.split_whitespace().next() == Some(module)))
+}
+
+fn chosen(world: &mut World, reporter: &mut Reporter) -> Result<()> {
+    let backend = world.backend()?;
+    reporter.figures("backend", serde_json::json!(backend))?;
+    ensure!(backend == "Kernel", "the agents use {backend}");
+    ensure!(loaded("wireguard")?, "the kernel's module is not loaded");
+    for node in world.lab.nodes() {
+        let all = devices(world, node.name(), "")?;
+        let kernel = devices(world, node.name(), "type wireguard")?;
+        ensure!(
+            !all.is_empty() && all == kernel,
+            "{}: devices {all:?}, of the kernel's kind {kernel:?}",
+            node.name()
+        );
+    }
+    Ok(())
+}
+
+/// Tieline's devices on a node.
+fn devices(world: &World, node: &str, which: &str) -> Result<Vec<String>> {
+    let links = world
+        .lab
+        .node(node)?
+        .ip(&format!("-br link show {which}"))?;
+    Ok(links
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| name.starts_with("tie"))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Nothing planned on the underlay, neither as itself nor masqueraded.
+fn nothing_leaves(oracle: &Oracle) -> Result<()> {
+    let report = oracle.report()?;
+    report.expect_nothing_clear()?;
+    ensure!(report.to_planned == 0, "{report}");
+    Ok(())
+}
+
+fn matrix(world: &mut World, reporter: &mut Reporter) -> Result<()> {
+    let oracle = listening(world)?;
+    let flows = Flows {
+        patience: Duration::from_secs(20),
+        ..Flows::default()
+    };
+    let report = world.lab.matrix(&flows)?;
+    report.expect_all()?;
+    // Four pods, each to three others, in two families, over TCP and UDP, twice.
+    ensure!(report.flows().0 == 4 * 3 * 2 * 2 * 2, "{report}");
+    let heard = oracle.report()?;
+    ensure!(
+        heard.frames > 100,
+        "the traffic did not cross the underlay: {heard}"
+    );
+    nothing_leaves(&oracle)?;
+    reporter.figures(
+        "clear text",
+        serde_json::json!({"flows": report.flows().1, "clear": heard.clear_packets(), "frames": heard.frames}),
+    )
+}
+
+fn firewall(world: &mut World, reporter: &mut Reporter) -> Result<()> {
+    let nodes = names_of(world);
+    for name in &nodes {
+        let dump = world.lab.node(name)?.dump()?;
+        for wanted in ["table inet tieline", "table netdev tieline", "hook egress"] {
+            ensure!(
+                !dump.mentions(wanted).is_empty(),
+                "{name} has no `{wanted}`: {:#?}",
+                dump.area("nft")
+            );
+        }
+    }
+    // What the kernel lists is what the agents wanted: nobody writes again.
+    let writes = |world: &World| -> Result<Vec<u64>> {
+        nodes.iter().map(|node| world.kernel_writes(node)).collect()
+    };
+    eventually("five seconds without a write", PATIENCE, || {
+        let before = writes(world)?;
+        std::thread::sleep(Duration::from_secs(5));
+        let after = writes(world)?;
+        ensure!(
+            before == after,
+            "kernel writes went from {before:?} to {after:?}"
+        );
+        Ok(())
+    })?;
+    let mut took = BTreeMap::new();
+    for name in ["berlin-1", "paris-2"] {
+        let node = world.lab.node(name)?;
+        let whole = node.dump()?;
+        for table in ["inet tieline", "netdev tieline"] {
+            let start = Instant::now();
+            node.nft(&format!("delete table {table}"))?;
+            eventually(&format!("table {table} of {name}"), PATIENCE, || {
+                same(&whole, &node.dump()?)
+            })?;
+            let seconds = (start.elapsed().as_secs_f64() * 100.0).round() / 100.0;
+            took.insert(format!("{table} of {name}"), seconds);
+        }
+    }
+    reporter.figures(
+        "seconds until repaired, as looked at",
+        serde_json::json!(took),
+    )
+}
+
+fn same(before: &Dump, after: &Dump) -> Result<()> {
+    let diff = before.diff(after);
+    ensure!(diff.is_empty(), "{diff:#?}");
+    Ok(())
+}
+
+/// Between the sites, from gateways and to other nodes.
+fn cross_pairs(world: &World) -> Result<Vec<(Endpoint, Endpoint)>> {
+    // Few, because an emulated CPU carries no more than some hundred packets a second through a dozen hops each.
+    [("berlin-1-p0", "paris-2-p0"), ("paris-1-p0", "berlin-2-p0")]
+        .into_iter()
+        .map(|(from, to)| Ok((world.lab.endpoint(from)?, world.lab.endpoint(to)?)))
+        .collect()
+}
+
+fn restarts(world: &mut World, reporter: &mut Reporter) -> Result<()> {
+    recovers(world, PATIENCE)?;
+    let oracle = listening(world)?;
+    let before = losses(world)?;
+    let pings = world
+        .lab
+        .ping_pairs(&cross_pairs(world)?, Duration::from_millis(10))?;
+    std::thread::sleep(Duration::from_secs(1));
+    // In order or by a crash: on a gateway and on another node each.
+    for (name, crash) in [
+        ("berlin-1", false),
+        ("berlin-2", true),
+        ("paris-1", true),
+        ("paris-2", false),
+    ] {
+        if crash {
+            world.kill_agent(name)?;
+        } else {
+            world.stop_agent(name)?;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        world.start_agent(name)?;
+        // It is through with its first look at the kernel when its numbers are served and stand still.
+        eventually("the restarted agent to have settled", PATIENCE, || {
+            let before = world.kernel_writes(name)?;
+            std::thread::sleep(Duration::from_secs(1));
+            ensure!(world.kernel_writes(name)? == before, "{name} still writes");
+            Ok(())
+        })?;
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let report = pings.stop();
+    let (sent, lost) = report.totals();
+    let slowest = report.pairs.iter().map(|pair| pair.slowest).max();
+    reporter.figures(
+        "four agents restarted under pings of 10 ms",
+        serde_json::json!({
+            "sent": sent, "lost": lost, "slowest_ms": slowest.unwrap_or_default().as_millis(),
+            "dropped_at": more(&before, &losses(world)?),
+        }),
+    )?;
+    report.expect_no_loss()?;
+    nothing_leaves(&oracle)
+}
+
+fn netem(world: &mut World, reporter: &mut Reporter) -> Result<()> {
+    const DELAY: Duration = Duration::from_millis(25);
+    let oracle = listening(world)?;
+    // What leaves a site and what comes into it; API server and mesh alike.
+    let ends = [("rt-berlin", "wan0"), ("rt-berlin", "lan0")];
+    let shape = |what: &str| -> Result<()> {
+        for (host, device) in ends {
+            let line = format!("qdisc {what} dev {device} root netem delay 25ms 3ms loss 3%");
+            let line = if what == "del" {
+                format!("qdisc del dev {device} root")
+            } else {
+                line
+            };
+            world
+                .lab
+                .host(host)?
+                .cmd("tc", &line.split_whitespace().collect::<Vec<_>>())?;
+        }
+        Ok(())
+    };
+    shape("add")?;
+    let pings = world
+        .lab
+        .ping_pairs(&cross_pairs(world)?, Duration::from_millis(20))?;
+    let flows = Flows {
+        each: 1,
+        patience: Duration::from_secs(30),
+        ..Flows::default()
+    };
+    let report = world.lab.matrix(&flows)?;
+    let (from, to) = (
+        world.lab.endpoint("paris-1-p0")?,
+        world.lab.endpoint("berlin-2-p0")?,
+    );
+    let mut rates = BTreeMap::new();
+    for family in [Family::V4, Family::V6] {
+        let sent = world.lab.bulk(&from, &to, family, 1 << 20, PATIENCE)?;
+        rates.insert(
+            family.to_string(),
+            (sent.mbit_per_s() * 10.0).round() / 10.0,
+        );
+    }
+    let pings = pings.stop();
+    let (sent, lost) = pings.totals();
+    let median = pings.pairs.iter().map(|pair| pair.median).min();
+    let median = median.unwrap_or_default();
+    nothing_leaves(&oracle)?;
+
+    // A new session over that path: its handshake may lose packets too.
+    world.lab.node("paris-1")?.ip("link del tie0")?;
+    let start = Instant::now();
+    eventually("traffic through the device made anew", PATIENCE, || {
+        let flows = Flows {
+            each: 1,
+            patience: Duration::from_secs(5),
+            ..Flows::default()
+        };
+        world.lab.matrix(&flows)?.expect_all()
+    })?;
+    let back = start.elapsed();
+    shape("del")?;
+    reporter.figures(
+        "25 ms and 3 percent each way",
+        serde_json::json!({
+            "pings": sent, "lost": lost, "median_ms": median.as_millis(), "mbit_per_s": rates,
+            "new device carries all pairs after seconds": (back.as_secs_f64() * 10.0).round() / 10.0,
+        }),
+    )?;
+    report.expect_all()?;
+    // The path was as bad as it claims, and the mesh no worse.
+    ensure!(median >= 2 * DELAY, "the median round trip was {median:?}");
+    let percent = lost as f64 * 100.0 / sent as f64;
+    ensure!(
+        (1.0..15.0).contains(&percent),
+        "{percent:.1} % of the pings were lost: {pings}"
+    );
+    recovers(world, PATIENCE)?;
+    // While the device was away, the gateway told senders of its own site so, over the CNI: no clear text between sites.
+    oracle.report()?.expect_nothing_clear()
+}
+
+fn guard(world: &mut World, _: &mut Reporter) -> Result<()> {
+    let oracle = listening(world)?;
+    let nodes = names_of(world);
+    for name in &nodes {
+        world.kill_agent(name)?;
+    }
+    for name in &nodes {
+        for device in devices(world, name, "")? {
+            world.lab.node(name)?.ip(&format!("link del {device}"))?;
+        }
+    }
+    let flows = Flows {
+        each: 1,
+        patience: Duration::from_secs(3),
+        ..Flows::default()
+    };
+    for pair in world.lab.matrix(&flows)?.pairs {
+        let wanted = if pair.crosses { 0 } else { pair.total };
+        ensure!(pair.ok == wanted, "without tunnels: {pair}");
+    }
+    nothing_leaves(&oracle)?;
+
+    // It is the guard that holds them: on a node without it, the same packets leave.
+    let node = world.lab.node("paris-1")?;
+    node.nft("delete table inet tieline; delete table netdev tieline")?;
+    for line in [
+        "-4 rule del pref 103",
+        "-4 rule del pref 105",
+        "-6 rule del pref 103",
+        "-6 rule del pref 105",
+    ] {
+        node.ip(line)?;
+    }
+    let pair = [
+        world.lab.endpoint("paris-1-p0")?,
+        world.lab.endpoint("berlin-1-p0")?,
+    ];
+    world.lab.matrix_of(&pair, &flows)?;
+    let leaked = oracle.report()?;
+    ensure!(
+        leaked.clear_packets() + leaked.to_planned > 0,
+        "the eavesdropper heard no leak without the guard: {leaked}"
+    );
+    for name in &nodes {
+        world.start_agent(name)?;
+    }
+    world.wait_ready(PATIENCE, |_| {})?;
+    recovers(world, PATIENCE)
+}
+
+fn cleanup(world: &mut World, reporter: &mut Reporter) -> Result<()> {
+    let nodes = names_of(world);
+    // Before Tieline: rebooted nodes with a CNI and no agent.
+    for name in &nodes {
+        world.stop_agent(name)?;
+        world.lab.node(name)?.reboot()?;
+    }
+    for name in &nodes {
+        world.lab.restore_pods(name)?;
+    }
+    let dump = |world: &World, name: &str| world.lab.node(name)?.dump();
+    let mut before = BTreeMap::new();
+    for name in &nodes {
+        before.insert(name, dump(world, name)?);
+    }
+    for name in &nodes {
+        world.start_agent(name)?;
+    }
+    world.wait_ready(PATIENCE, |_| {})?;
+    recovers(world, PATIENCE)?;
+    let mut lines = 0;
+    for name in &nodes {
+        let with = dump(world, name)?;
+        let ours = with.mentions("tie").len() + with.mentions("7468").len();
+        ensure!(ours > 20, "{name} carries no mesh: {with}");
+        lines += ours;
+        world.stop_agent(name)?;
+        world.clean_up(name)?;
+        let left = before[name].diff(&dump(world, name)?);
+        ensure!(left.is_empty(), "{name}: cleanup left {left:#?}");
+        ensure!(
+            !world.agent_state(name)?.exists(),
+            "{name}: cleanup left the state folder"
+        );
+    }
+    reporter.figures(
+        "cleanup",
+        serde_json::json!({"nodes": nodes.len(), "lines of ours before": lines, "after": 0}),
+    )
+}
+
+fn platform(reporter: &mut Reporter) -> Result<()> {
+    let output = Command::new("/tieline/platform")
+        .args(["--test-threads=2", "--color=never"])
+        .output()
+        .context("starting the platform suite")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let line = said.lines().find(|line| line.starts_with("test result:"));
+    reporter.figures("platform suite", serde_json::json!(line))?;
+    ensure!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    ensure!(
+        line.is_some_and(|line| line.contains(" 0 failed")),
+        "{said}"
+    );
+    Ok(())
+}
