@@ -5,7 +5,8 @@
 //!
 //! * a difference in the **claim** (keys, endpoints), which others wait for, is written at once, as long as the budget
 //!   lasts: eight writes in a row, then one every fifteen seconds;
-//! * a **major** one (revision, a condition that turned) waits a moment for others to join it, within the same budget;
+//! * a **major** one (revision, paths and sessions that are up, a condition that turned) waits a moment for others to join
+//!   it, within the same budget;
 //! * a **minor** one (a message, the generation) waits until a minute has passed since the last write.
 
 use crate::index::OwnPeer;
@@ -18,8 +19,9 @@ use kube::{Api, Resource};
 use serde_json::json;
 use std::time::Duration;
 use tieline_core::peer::Claim;
+use tieline_crds::cluster_link::PathCount;
 use tieline_crds::convert::peer_status;
-use tieline_crds::peer::Backend;
+use tieline_crds::peer::{Backend, VpnSessions};
 use tieline_crds::{Condition, Peer, PeerStatus};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -46,6 +48,10 @@ pub struct Statement {
     pub claim: Claim,
     /// Which WireGuard carries the traffic.
     pub backend: Backend,
+    /// Paths to gateways; absent while the node is not part of the mesh.
+    pub paths: Option<PathCount>,
+    /// Sessions of the VPNs that this node is the active gateway of, in order of name.
+    pub sessions: Vec<VpnSessions>,
     /// Conditions, in order of type.
     pub verdicts: Vec<Verdict>,
 }
@@ -162,6 +168,8 @@ fn compose(statement: &Statement, current: &OwnPeer, now: Timestamp) -> PeerStat
     });
     PeerStatus {
         observed_generation: current.generation,
+        paths: statement.paths,
+        sessions: statement.sessions.clone(),
         backend: Some(statement.backend),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         conditions: conditions.collect(),
@@ -198,6 +206,8 @@ fn difference(current: &PeerStatus, wanted: &PeerStatus) -> Difference {
     });
     let claim = |status: &PeerStatus| PeerStatus {
         applied_revision: None,
+        paths: None,
+        sessions: Vec::new(),
         backend: None,
         version: None,
         ..essence(status)

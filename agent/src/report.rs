@@ -18,6 +18,8 @@ use crate::desired::Refused;
 use crate::facts::Paths;
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::ids::VpnName;
+use tieline_crds::cluster_link::PathCount;
+use tieline_crds::peer::VpnSessions;
 
 /// Entries that a message lists before it says how many more there are.
 const LISTED: usize = 5;
@@ -104,6 +106,26 @@ impl Outcome {
 
     fn has_path(&self) -> bool {
         self.paths.total == 0 || self.paths.up > 0
+    }
+
+    /// Paths to gateways, counted; none while this node is not part of the mesh.
+    #[must_use]
+    pub fn path_count(&self) -> Option<PathCount> {
+        (self.role == Role::Member).then(|| PathCount {
+            up: count(self.paths.up),
+            total: count(self.paths.total),
+        })
+    }
+
+    /// Sessions of each VPN that this gateway is active for, in order of name.
+    #[must_use]
+    pub fn session_counts(&self) -> Vec<VpnSessions> {
+        let sessions = self.sessions.iter().map(|(vpn, up)| VpnSessions {
+            name: vpn.to_string(),
+            up: u32::from(*up),
+            total: 1,
+        });
+        sessions.collect()
     }
 
     /// All conditions, in order of type.
@@ -230,7 +252,6 @@ impl Outcome {
         verdict("Applied", holds, reason, message)
     }
 
-    /// The operator reads the names behind `up:`.
     fn sessions_up(&self) -> Verdict {
         let names = |wanted: bool| {
             let names: Vec<&str> = self
@@ -278,6 +299,10 @@ impl Outcome {
         };
         verdict("PathsUp", holds, reason, message)
     }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn verdict(kind: &'static str, holds: bool, reason: &'static str, message: String) -> Verdict {

@@ -211,6 +211,8 @@ impl<P: Platform> Loop<'_, P> {
                 Backend::Kernel => tieline_crds::peer::Backend::Kernel,
                 Backend::Embedded => tieline_crds::peer::Backend::Embedded,
             },
+            paths: outcome.path_count(),
+            sessions: outcome.session_counts(),
             verdicts: outcome.verdicts(),
         }
     }

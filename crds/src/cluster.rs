@@ -145,6 +145,15 @@ pub struct ClusterStatus {
     /// How many nodes there are and how many are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeCount>,
+    /// The history that the cluster's AddressLedger belongs to. Revisions of different histories are not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::lineage")]
+    pub lineage: Option<String>,
+    /// The highest revision of that ledger that has been seen. A ledger that is below it was restored from an older backup
+    /// and gives no new grants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::revision")]
+    pub observed_revision: Option<u64>,
     /// Ready says whether all nodes take part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]

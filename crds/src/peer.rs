@@ -1,5 +1,6 @@
 //! Peer: one node in the mesh. Spec is the operator's accepted truth, status the agent's claim.
 
+use crate::cluster_link::PathCount;
 use crate::{Condition, schema};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -37,6 +38,8 @@ use serde::{Deserialize, Serialize};
         type_ = "integer",
         json_path = ".status.appliedRevision"
     ),
+    printcolumn(name = "Paths", type_ = "integer", json_path = ".status.paths.total"),
+    printcolumn(name = "Paths-Up", type_ = "integer", json_path = ".status.paths.up"),
     printcolumn(name = "Backend", type_ = "string", json_path = ".status.backend"),
     printcolumn(
         name = "Pod-CIDRs",
@@ -189,6 +192,14 @@ pub struct PeerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::revision")]
     pub applied_revision: Option<u64>,
+    /// How many paths to gateways the node has and how many are up: a path is up when its latest handshake is younger
+    /// than 180 seconds. Absent while the node is not part of the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathCount>,
+    /// Sessions of the VPNs that this node is the active gateway of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub sessions: Vec<VpnSessions>,
     /// Which WireGuard carries the traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Backend>,
@@ -200,6 +211,23 @@ pub struct PeerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// Sessions of one VPN, counted.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub struct VpnSessions {
+    /// Name of the VpnAttachment.
+    #[schemars(schema_with = "schema::plain_name")]
+    pub name: String,
+    /// Sessions that are up.
+    #[schemars(schema_with = "schema::count")]
+    pub up: u32,
+    /// All of them.
+    #[schemars(schema_with = "schema::count")]
+    pub total: u32,
 }
 
 /// Which WireGuard carries the traffic.

@@ -4,7 +4,8 @@
 //! that ledger wait ([`restrict`]); what it holds goes on. It ends when the ledger catches up or when an administrator accepts
 //! the restore by the annotation [`ACCEPT`], whose value is the revision that is given up.
 //!
-//! Who can tell: this process ([`Seen`]), the ledger's own status, and agents that carry a newer plan than there is.
+//! Who can tell: this process ([`Seen`]), the status of the ledger and of its Cluster, and agents that carry a newer plan
+//! than there is.
 
 use crate::index::Index;
 use crate::world::World;
@@ -35,18 +36,30 @@ pub struct Frozen {
     pub seen: u64,
     /// What there is.
     pub has: u64,
-    /// Of what: the ledger, or a plan.
-    pub what: String,
+    /// The plan that is older than what an agent carries; without it, it is the ledger itself that is older.
+    pub plan: Option<LinkName>,
+}
+
+impl Frozen {
+    /// The revision of the ledger that has been seen, when it is the ledger that is older.
+    #[must_use]
+    pub fn ledger_seen(&self) -> Option<u64> {
+        self.plan.is_none().then_some(self.seen)
+    }
 }
 
 impl fmt::Display for Frozen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.plan {
+            Some(link) => write!(f, "NetworkPlan {link}")?,
+            None => write!(f, "AddressLedger {}", self.ledger)?,
+        }
         write!(
             f,
-            "{} is at revision {}, but revision {} has been seen: it was restored from an older backup. What was granted since is \
+            " is at revision {}, but revision {} has been seen: it was restored from an older backup. What was granted since is \
              unknown, so new grants wait. To go on from what the ledger holds: kubectl annotate addressledgers.tieline.dev {} \
              {ACCEPT}={}",
-            self.what, self.has, self.seen, self.ledger, self.seen
+            self.has, self.seen, self.ledger, self.seen
         )
     }
 }
@@ -69,20 +82,16 @@ pub fn freeze(index: &Index, world: &mut World, seen: &mut Seen) -> BTreeMap<Led
         let told = object
             .and_then(|it| it.status.as_ref()?.acknowledged_revision)
             .unwrap_or(0);
-        let highest = known.max(told);
+        let noted = match name {
+            LedgerName::Cluster(cluster) => noted(index, cluster, &ledger.lineage),
+            LedgerName::Hub => 0,
+        };
+        let highest = known.max(told).max(noted);
         if highest > ledger.revision {
             if accepted >= highest {
                 ledger.revision = highest;
             } else {
-                frozen.insert(
-                    name.clone(),
-                    behind(
-                        name,
-                        ledger.revision,
-                        highest,
-                        format!("AddressLedger {name}"),
-                    ),
-                );
+                frozen.insert(name.clone(), behind(name, ledger.revision, highest, None));
             }
         }
         for (link, (has, applied, clusters)) in &newer {
@@ -93,13 +102,13 @@ pub fn freeze(index: &Index, world: &mut World, seen: &mut Seen) -> BTreeMap<Led
             if concerned && accepted < *applied {
                 frozen
                     .entry(name.clone())
-                    .or_insert_with(|| behind(name, *has, *applied, format!("NetworkPlan {link}")));
+                    .or_insert_with(|| behind(name, *has, *applied, Some(link.clone())));
             }
         }
         remember(seen, name, ledger);
     }
     for (link, (_, applied, _)) in newer {
-        let held = frozen.values().any(|it| it.what.ends_with(link.as_str()));
+        let held = frozen.values().any(|it| it.plan.as_ref() == Some(&link));
         if let Some(plan) = world.before.plans.get_mut(&link).filter(|_| !held) {
             plan.revision = applied + 1;
         }
@@ -107,12 +116,23 @@ pub fn freeze(index: &Index, world: &mut World, seen: &mut Seen) -> BTreeMap<Led
     frozen
 }
 
-fn behind(name: &LedgerName, has: u64, seen: u64, what: String) -> Frozen {
+/// What the Cluster's status remembers of its ledger.
+fn noted(index: &Index, cluster: &ClusterName, lineage: &Lineage) -> u64 {
+    index
+        .clusters
+        .get(cluster.as_str())
+        .and_then(|it| it.status.as_ref())
+        .filter(|status| status.lineage.as_deref() == Some(lineage.as_str()))
+        .and_then(|status| status.observed_revision)
+        .unwrap_or(0)
+}
+
+fn behind(name: &LedgerName, has: u64, seen: u64, plan: Option<LinkName>) -> Frozen {
     Frozen {
         ledger: name.to_string(),
         seen,
         has,
-        what,
+        plan,
     }
 }
 

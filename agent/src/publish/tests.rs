@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::facts::Paths;
 use crate::report::{Outcome, Role};
-use tieline_core::ids::PeerName;
+use std::collections::BTreeMap;
+use tieline_core::ids::{PeerName, VpnName};
 use tieline_core::keys::PublicKey;
 
 fn own(status: PeerStatus) -> OwnPeer {
@@ -25,6 +27,8 @@ fn statement(role: Role) -> Statement {
             ..Claim::default()
         },
         backend: Backend::Embedded,
+        paths: outcome.path_count(),
+        sessions: outcome.session_counts(),
         verdicts: outcome.verdicts(),
     }
 }
@@ -63,6 +67,32 @@ fn a_condition_that_turns_is_major_and_gets_a_new_time_and_the_others_keep_their
     };
     assert_eq!(time("Ready"), at(99));
     assert_eq!(time("Applied"), at(10));
+}
+
+#[test]
+fn a_path_or_a_session_that_came_up_is_major_though_no_condition_turns() {
+    let say = |up: usize, session: bool| {
+        let outcome = Outcome {
+            role: Role::Member,
+            paths: Paths {
+                up,
+                total: 3,
+                down: Vec::new(),
+            },
+            sessions: BTreeMap::from([(VpnName::new("hq").unwrap(), session)]),
+            ..Outcome::default()
+        };
+        let statement = Statement {
+            paths: outcome.path_count(),
+            sessions: outcome.session_counts(),
+            ..statement(Role::Member)
+        };
+        compose(&statement, &own(PeerStatus::default()), at(10))
+    };
+    assert_eq!(difference(&say(1, true), &say(2, true)), Difference::Major);
+    assert_eq!(difference(&say(2, false), &say(2, true)), Difference::Major);
+    assert_eq!(difference(&say(2, true), &say(2, true)), Difference::None);
+    assert_eq!(say(2, true).paths, Some(PathCount { up: 2, total: 3 }));
 }
 
 #[test]

@@ -72,6 +72,25 @@ fn only_the_revision_that_was_seen_accepts_a_restore_and_the_next_goes_above_it(
 }
 
 #[test]
+fn a_new_operator_knows_from_the_clusters_status_that_its_ledger_went_back() {
+    let with_status = |lineage: &str| {
+        let (mut index, mut world) = world(ledger(4, None));
+        let cluster: tieline_crds::Cluster = serde_json::from_value(json!({
+            "metadata": {"name": "shop"},
+            "spec": {"sites": {"name": "here"}},
+            "status": {"lineage": lineage, "observedRevision": 9},
+        }))
+        .unwrap();
+        index.apply(cluster);
+        freeze(&index, &mut world, &mut Seen::default())
+    };
+    let found = with_status("lineage1");
+    let only = found.values().next().unwrap();
+    assert_eq!((only.has, only.ledger_seen()), (4, Some(9)));
+    assert!(with_status("lineage2").is_empty());
+}
+
+#[test]
 fn another_lineage_is_another_history() {
     let mut seen = Seen::default();
     frozen(&mut seen, ledger(9, None));

@@ -2,6 +2,7 @@
 
 use super::members::summary;
 use super::{Judgement, Members, accepted, conditions};
+use crate::index::Index;
 use crate::reconcile::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -14,6 +15,7 @@ use tieline_crds::{Cluster, ClusterStatus};
 
 pub(super) fn status(
     object: &Cluster,
+    index: &Index,
     decided: &Decided,
     members: &Members,
     now: Timestamp,
@@ -72,7 +74,17 @@ pub(super) fn status(
             format!("all {nodes} nodes take part"),
         )
     };
+    let ledger = cluster.clone().map(LedgerName::Cluster);
+    let recorded = ledger
+        .as_ref()
+        .and_then(|it| index.ledgers.get(&it.to_string()));
     ClusterStatus {
+        lineage: recorded.map(|it| it.spec.lineage.clone()),
+        observed_revision: recorded.map(|it| {
+            let frozen = ledger.as_ref().and_then(|name| decided.frozen.get(name));
+            let seen = frozen.and_then(|frozen| frozen.ledger_seen());
+            seen.unwrap_or_default().max(it.spec.revision)
+        }),
         observed_generation: object.metadata.generation,
         granted: cluster
             .as_ref()

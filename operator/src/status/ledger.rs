@@ -25,7 +25,11 @@ pub(super) fn status(
     };
     AddressLedgerStatus {
         observed_generation: object.metadata.generation,
-        acknowledged_revision: Some(frozen.map_or(object.spec.revision, |frozen| frozen.seen)),
+        acknowledged_revision: Some(
+            frozen
+                .and_then(|frozen| frozen.ledger_seen())
+                .unwrap_or(object.spec.revision),
+        ),
         conditions: conditions(
             &held.conditions,
             vec![judgement],

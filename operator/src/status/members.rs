@@ -9,12 +9,7 @@ use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName, SiteName, VpnNa
 use tieline_core::plan::Notice;
 use tieline_crds::Peer;
 use tieline_crds::cluster_link::{NotReady, PathCount};
-
-/// Type of the condition in which an agent reports its paths, with a message that begins `n of m paths`.
-const PATHS_UP: &str = "PathsUp";
-
-/// Type of the condition in which the active gateway of VPNs names their sessions.
-const SESSIONS_UP: &str = "VpnSessionsUp";
+use tieline_crds::peer::VpnSessions;
 
 /// What is known about all members.
 #[derive(Debug, Clone, Default)]
@@ -171,16 +166,15 @@ impl Members {
                 sum.up += paths.up;
                 sum.total += paths.total;
             }
-            for (vpn, up) in peer.map(sessions_of).unwrap_or_default() {
+            for sessions in peer.map(sessions_of).unwrap_or_default() {
                 // A node speaks for the attachments that it is a gateway of, and for no other.
-                let known = decided
-                    .attachments
-                    .iter()
-                    .find(|(name, it)| name.as_str() == vpn && it.gateways.contains(&node.peer));
+                let known = decided.attachments.iter().find(|(name, it)| {
+                    name.as_str() == sessions.name && it.gateways.contains(&node.peer)
+                });
                 if let Some((name, _)) = known {
                     let sum = self.sessions.entry(name.clone()).or_default();
-                    sum.total += 1;
-                    sum.up += u32::from(up);
+                    sum.total += sessions.total;
+                    sum.up += sessions.up.min(sessions.total);
                 }
             }
             if let Some(rank) = node.gateway_rank {
@@ -315,35 +309,18 @@ fn applied_revision(peer: Option<&Peer>) -> u64 {
         .unwrap_or(0)
 }
 
-/// The paths that an agent reports: `n of m paths …`, or that it needs none.
+/// The paths that an agent reports.
 #[must_use]
 pub fn paths_of(peer: &Peer) -> Option<PathCount> {
-    let conditions = &peer.status.as_ref()?.conditions;
-    let condition = conditions.iter().find(|it| it.type_ == PATHS_UP)?;
-    let mut words = condition.message.split_whitespace();
-    let mut number = |skip: usize| words.nth(skip).and_then(|word| word.parse::<u32>().ok());
-    match (number(0), number(1)) {
-        (Some(up), Some(total)) if up <= total => Some(PathCount { up, total }),
-        _ => (condition.status == "True").then(PathCount::default),
-    }
+    peer.status.as_ref()?.paths
 }
 
-/// The VPN sessions that a gateway's agent reports, `n of m …; up: a, b; down: c`: name and whether it is up.
-pub(super) fn sessions_of(peer: &Peer) -> BTreeMap<&str, bool> {
-    let conditions = peer.status.iter().flat_map(|it| &it.conditions);
-    let messages = conditions
-        .filter(|it| it.type_ == SESSIONS_UP)
-        .map(|it| it.message.as_str());
-    let mut sessions = BTreeMap::new();
-    for part in messages.flat_map(|message| message.split("; ")) {
-        let (names, up) = match (part.strip_prefix("up: "), part.strip_prefix("down: ")) {
-            (Some(names), _) => (names, true),
-            (_, Some(names)) => (names, false),
-            _ => continue,
-        };
-        sessions.extend(names.split(", ").map(|name| (name, up)));
-    }
-    sessions
+/// The VPN sessions that a gateway's agent reports.
+pub(super) fn sessions_of(peer: &Peer) -> &[VpnSessions] {
+    peer.status
+        .as_ref()
+        .map(|it| it.sessions.as_slice())
+        .unwrap_or_default()
 }
 
 /// "2 of 6 nodes: a, b" for messages.

@@ -61,7 +61,7 @@ pub fn changes(index: &Index, decided: &Decided, now: Timestamp) -> Changes {
         keep_changed(&mut changes.links, object, object.status.as_ref(), status);
     }
     for (_, object) in index.clusters.iter() {
-        let status = cluster::status(object, decided, &members, now);
+        let status = cluster::status(object, index, decided, &members, now);
         keep_changed(
             &mut changes.clusters,
             object,

@@ -60,38 +60,27 @@ fn long_texts_are_cut_at_a_character() {
 }
 
 #[test]
-fn paths_are_read_from_the_agents_condition_and_nonsense_is_not() {
-    let peer = |status: &str, message: &str| -> tieline_crds::Peer {
-        serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "shop.n1"},
-            "spec": {"node": "n1", "cluster": "shop", "site": "s", "segment": "shop.s", "planRevision": 1},
-            "status": {"conditions": [{
-                "type": "PathsUp", "status": status, "reason": "R", "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }]},
-        }))
-        .unwrap()
-    };
-    let paths = paths_of(&peer("True", "3 of 4 paths to gateways are up; down: x")).unwrap();
-    assert_eq!((paths.up, paths.total), (3, 4));
-    for nonsense in ["", "many of 4", "5 of 4 paths up", "3"] {
-        assert!(paths_of(&peer("False", nonsense)).is_none(), "{nonsense}");
-    }
-    let none_needed =
-        paths_of(&peer("True", "this node needs no path to another gateway")).unwrap();
-    assert_eq!((none_needed.up, none_needed.total), (0, 0));
-}
-
-#[test]
-fn vpn_sessions_are_read_by_name() {
+fn paths_and_sessions_are_what_the_agent_counted_whatever_its_messages_say() {
     let peer: tieline_crds::Peer = serde_json::from_value(serde_json::json!({
         "metadata": {"name": "shop.n1"},
         "spec": {"node": "n1", "cluster": "shop", "site": "s", "segment": "shop.s", "planRevision": 1},
-        "status": {"conditions": [{
-            "type": "VpnSessionsUp", "status": "False", "reason": "SomeDown",
-            "message": "2 of 3 VPN sessions are up; up: dr, hq; down: lab", "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }]},
+        "status": {
+            "paths": {"up": 3, "total": 4},
+            "sessions": [{"name": "hq", "up": 1, "total": 1}, {"name": "lab", "up": 0, "total": 1}],
+            "conditions": [{
+                "type": "PathsUp", "status": "False", "reason": "R", "message": "0 of 2 paths up",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }],
+        },
     }))
     .unwrap();
-    let sessions: Vec<_> = members::sessions_of(&peer).into_iter().collect();
-    assert_eq!(sessions, [("dr", true), ("hq", true), ("lab", false)]);
+    let paths = paths_of(&peer).unwrap();
+    assert_eq!((paths.up, paths.total), (3, 4));
+    let sessions: Vec<_> = members::sessions_of(&peer)
+        .iter()
+        .map(|it| (it.name.as_str(), it.up, it.total))
+        .collect();
+    assert_eq!(sessions, [("hq", 1, 1), ("lab", 0, 1)]);
+    let silent = tieline_crds::Peer::new("shop.n1", peer.spec);
+    assert!(paths_of(&silent).is_none() && members::sessions_of(&silent).is_empty());
 }

@@ -125,7 +125,7 @@ fn older_schema() -> Result<()> {
         "annotate",
         "crd",
         "peers.tieline.dev",
-        "tieline.dev/schema=1",
+        &format!("tieline.dev/schema={}", tieline_crds::SCHEMA_NUMBER),
         "--overwrite",
     ])?;
     stage.eventually("a Peer once the schema is new enough", || {

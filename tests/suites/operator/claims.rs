@@ -216,9 +216,7 @@ fn not_ready() -> Result<()> {
     stage.eventually_condition("clusterlinks.tieline.dev", "acme", "Ready", "True/")?;
     stage.patch_peer_status(
         "oslo-2",
-        &json!({"status": {"conditions": [{
-            "type": "PathsUp", "status": "False", "reason": "NoPath", "message": "0 of 2 paths up", "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }]}}),
+        &json!({"status": {"paths": {"up": 0, "total": 2}}}),
     )?;
     reason("NoPath")
 }

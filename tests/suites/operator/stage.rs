@@ -176,10 +176,7 @@ impl Stage {
         let status = json!({"status": {
             "keys": [{"device": "tie0", "key": key(seed)}, {"device": "tiei0", "key": key(seed + 100)}],
             "sealingKey": sealing_key(seed), "appliedRevision": applied, "backend": "Embedded",
-            "conditions": [{
-                "type": "PathsUp", "status": "True", "reason": "PathsUp", "message": "2 of 2 paths up",
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }],
+            "paths": {"up": 2, "total": 2},
         }});
         self.patch_peer_status(node, &status)
     }
