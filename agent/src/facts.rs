@@ -208,7 +208,9 @@ pub struct Paths {
     pub up: usize,
     /// All.
     pub total: usize,
-    /// Those that are not, as `peer by device`, sorted.
+    /// Those whose first handshake is still awaited.
+    pub connecting: usize,
+    /// Those that are not up, as `peer by device`, sorted.
     pub down: Vec<String>,
 }
 
@@ -219,6 +221,7 @@ pub fn count_paths(
     peers: &AcceptedPeers,
     wanted: &HostState,
     liveness: &Livenesses,
+    is_connecting: impl Fn(&(DeviceName, PublicKey)) -> bool,
 ) -> Paths {
     let mut owners: BTreeMap<PublicKey, &str> = BTreeMap::new();
     for gateway in plan.segments.iter().flat_map(|segment| &segment.gateways) {
@@ -241,6 +244,7 @@ pub fn count_paths(
             if states.get(&(*device, *key)) == Some(&PathState::Up) {
                 paths.up += 1;
             } else {
+                paths.connecting += usize::from(is_connecting(&(*device, *key)));
                 paths.down.push(format!("{owner} by {device}"));
             }
         }

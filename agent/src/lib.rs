@@ -7,7 +7,7 @@
 //! | [`options`] | flags and environment |
 //! | [`run`] | the loop: restore from disk, follow the API server and the kernel |
 //! | [`reconcile`] | one round: decide, read, resolve, write, read back, report |
-//! | [`desired`], [`facts`], [`sealed`], [`report`] | the round's pure parts |
+//! | [`desired`], [`facts`], [`contact`], [`sealed`], [`report`] | the round's pure parts |
 //! | [`index`], [`watch`] | what the API server says |
 //! | [`publish`], [`schema`] | this node's Peer status |
 //! | [`identity`], [`store`], [`memory`] | keys, and what a restart must not forget |
@@ -17,6 +17,7 @@
 //! | [`platform`] | the seam to the kernel: observe, apply, wait for news |
 
 pub mod cleanup;
+pub mod contact;
 pub mod desired;
 pub mod facts;
 #[cfg(test)]

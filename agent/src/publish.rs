@@ -19,9 +19,8 @@ use kube::{Api, Resource};
 use serde_json::json;
 use std::time::Duration;
 use tieline_core::peer::Claim;
-use tieline_crds::cluster_link::PathCount;
 use tieline_crds::convert::peer_status;
-use tieline_crds::peer::{Backend, VpnSessions};
+use tieline_crds::peer::{Backend, PeerPaths, VpnSessions};
 use tieline_crds::{Condition, Peer, PeerStatus};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -49,7 +48,7 @@ pub struct Statement {
     /// Which WireGuard carries the traffic.
     pub backend: Backend,
     /// Paths to gateways; absent while the node is not part of the mesh.
-    pub paths: Option<PathCount>,
+    pub paths: Option<PeerPaths>,
     /// Sessions of the VPNs that this node is the active gateway of, in order of name.
     pub sessions: Vec<VpnSessions>,
     /// Conditions, in order of type.

@@ -4,9 +4,10 @@
 //! the next event or resync tries again. Reading first and writing last means that a host that cannot be read is not
 //! written to.
 
+use crate::contact::Contacts;
 use crate::desired::{Decision, Desired, Mesh, decide};
 use crate::facts::{
-    ApiServer, Readings, count_paths, dns_names, local_facts, path_states, vpn_sessions,
+    ApiServer, Paths, Readings, count_paths, dns_names, local_facts, path_states, vpn_sessions,
 };
 use crate::identity::Identity;
 use crate::index::{Own, Snapshot};
@@ -17,6 +18,7 @@ use crate::report::{Outcome, Role, chain};
 use crate::sealed::{Opened, open};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 use tieline_core::host::diff::{Change, diff};
 use tieline_core::host::{DeviceName, HostState};
 use tieline_core::ids::NodeName;
@@ -47,6 +49,7 @@ pub struct Agent<P> {
     own: Own,
     constants: Constants,
     last: Option<LastReading>,
+    contacts: Contacts,
 }
 
 /// What the last reconcile left behind, to notice cheaply that something has changed.
@@ -54,6 +57,8 @@ pub struct Agent<P> {
 struct LastReading {
     state: HostState,
     paths: BTreeMap<(DeviceName, PublicKey), PathState>,
+    connecting: usize,
+    missing: usize,
     surroundings: Surroundings,
     mesh: Option<(Mesh, Arc<AcceptedPeers>, HostState)>,
 }
@@ -84,6 +89,7 @@ impl<P: Platform> Agent<P> {
             own,
             constants,
             last: None,
+            contacts: Contacts::default(),
         }
     }
 
@@ -177,9 +183,53 @@ impl<P: Platform> Agent<P> {
             return true;
         };
         self.memory.note_observed(&observation);
-        self.last.as_ref().is_none_or(|last| {
-            last.state != observation.state || last.paths != path_states(&observation.liveness)
-        })
+        let Some(last) = &self.last else {
+            return true;
+        };
+        let now = Instant::now();
+        let connecting = match &last.mesh {
+            Some((mesh, peers, wanted)) => {
+                self.contacts.update(wanted, &observation.liveness, now);
+                count(mesh, peers, wanted, &observation, &self.contacts, now).connecting
+            }
+            None => 0,
+        };
+        last.state != observation.state
+            || last.paths != path_states(&observation.liveness)
+            || last.connecting != connecting
+    }
+
+    /// Asks again for first handshakes that are due. A peer that never had one loses nothing when it is added anew.
+    ///
+    /// What fails here is missing at the next look, and a reconcile puts it back.
+    pub async fn retry_contacts(&mut self) {
+        let Some((_, _, wanted)) = self.last.as_ref().and_then(|last| last.mesh.as_ref()) else {
+            return;
+        };
+        let changes = self.contacts.retry(wanted, Instant::now());
+        if changes.is_empty() {
+            return;
+        }
+        tracing::debug!(
+            peers = changes.len() / 2,
+            "asking again for a first handshake"
+        );
+        // These devices' peers have no pre-shared keys.
+        for error in self.platform.apply(&changes, &Secrets::default()).await {
+            tracing::warn!(error = %chain(&error), "not asked again");
+        }
+    }
+
+    /// When a first handshake is due again, or is given up.
+    #[must_use]
+    pub fn next_contact(&self) -> Option<Instant> {
+        self.contacts.next(Instant::now())
+    }
+
+    /// Whether some path is not up, so that there is something to look out for.
+    #[must_use]
+    pub fn misses_paths(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.missing > 0)
     }
 
     fn opening(&self, decision: &Decision, snapshot: &Snapshot) -> Outcome {
@@ -301,6 +351,9 @@ impl<P: Platform> Agent<P> {
         outcome: &mut Outcome,
     ) {
         let mut kept = None;
+        if !matches!(decision.desired, Desired::Mesh(_)) {
+            self.contacts = Contacts::default();
+        }
         if let Some(wanted) = wanted {
             outcome.role = wanted.role;
             outcome.secrets = wanted.problems;
@@ -313,11 +366,15 @@ impl<P: Platform> Agent<P> {
                     .collect()
             };
             if let Desired::Mesh(mesh) = decision.desired {
-                outcome.paths = count_paths(
-                    &mesh.inputs.plan,
+                let now = Instant::now();
+                self.contacts.update(&wanted.state, &after.liveness, now);
+                outcome.paths = count(
+                    &mesh,
                     &wanted.peers,
                     &wanted.state,
-                    &after.liveness,
+                    &after,
+                    &self.contacts,
+                    now,
                 );
                 outcome.sessions = vpn_sessions(&wanted.state, &after.liveness);
                 if outcome.is_applied() {
@@ -332,11 +389,31 @@ impl<P: Platform> Agent<P> {
         outcome.store = self.memory.problems();
         self.last = Some(LastReading {
             paths: path_states(&after.liveness),
+            connecting: outcome.paths.connecting,
+            missing: outcome.paths.total - outcome.paths.up,
             state: after.state,
             surroundings,
             mesh: kept,
         });
     }
+}
+
+fn count(
+    mesh: &Mesh,
+    peers: &AcceptedPeers,
+    wanted: &HostState,
+    seen: &Observation,
+    contacts: &Contacts,
+    now: Instant,
+) -> Paths {
+    let is_connecting = |path: &_| contacts.is_connecting(path, now);
+    count_paths(
+        &mesh.inputs.plan,
+        peers,
+        wanted,
+        &seen.liveness,
+        is_connecting,
+    )
 }
 
 #[cfg(test)]

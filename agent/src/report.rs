@@ -18,8 +18,7 @@ use crate::desired::Refused;
 use crate::facts::Paths;
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::ids::VpnName;
-use tieline_crds::cluster_link::PathCount;
-use tieline_crds::peer::VpnSessions;
+use tieline_crds::peer::{PeerPaths, VpnSessions};
 
 /// Entries that a message lists before it says how many more there are.
 const LISTED: usize = 5;
@@ -110,10 +109,11 @@ impl Outcome {
 
     /// Paths to gateways, counted; none while this node is not part of the mesh.
     #[must_use]
-    pub fn path_count(&self) -> Option<PathCount> {
-        (self.role == Role::Member).then(|| PathCount {
+    pub fn path_count(&self) -> Option<PeerPaths> {
+        (self.role == Role::Member).then(|| PeerPaths {
             up: count(self.paths.up),
             total: count(self.paths.total),
+            connecting: count(self.paths.connecting),
         })
     }
 
@@ -277,7 +277,9 @@ impl Outcome {
     }
 
     fn paths_up(&self) -> Verdict {
-        let Paths { up, total, down } = &self.paths;
+        let Paths {
+            up, total, down, ..
+        } = &self.paths;
         let count = format!("{up} of {total} paths to gateways are up");
         let (holds, reason, message) = match (*up, *total) {
             (_, 0) => (
@@ -373,6 +375,7 @@ mod tests {
             paths: Paths {
                 up: 1,
                 total: 2,
+                connecting: 0,
                 down: vec!["shop.b by tie0".to_owned()],
             },
             ..Outcome::default()
@@ -451,6 +454,7 @@ mod tests {
                     paths: Paths {
                         up: 0,
                         total: 2,
+                        connecting: 0,
                         down: Vec::new(),
                     },
                     ..member()

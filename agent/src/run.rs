@@ -6,6 +6,7 @@
 //!  kernel events ─┼─► reconcile ──► statement ──► publisher
 //!  resync ────────┘
 //!  tick ──► a cheap look at handshakes; a reconcile only when there is news
+//!    └────► a first handshake that was lost is asked for again
 //! ```
 //!
 //! Stopping changes nothing in the kernel.
@@ -35,6 +36,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 const DEBOUNCE: Duration = Duration::from_millis(5);
 /// Time between looks at handshakes: first after a change, and at rest.
 const TICK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Longest time between looks while a path is missing: readiness waits for it.
+const MISSING_TICK: Duration = Duration::from_millis(1500);
+/// Least time between two looks.
+const SOON: Duration = Duration::from_millis(20);
 /// Pause before a repair, when the one before did not last: first and longest.
 const REPAIR_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Time after which a reconcile that failed is tried again.
@@ -155,7 +160,14 @@ impl<P: Platform> Loop<'_, P> {
         let pause = if settled { pause } else { pause.min(RETRY) };
         let resync = Instant::now() + pause.mul_f64(jitter);
         loop {
-            let look = Instant::now() + *tick;
+            if self.agent.misses_paths() {
+                *tick = (*tick).min(MISSING_TICK);
+            }
+            let mut look = Instant::now() + *tick;
+            if let Some(contact) = self.agent.next_contact() {
+                // Not in a tight loop, whatever is due.
+                look = look.min(Instant::from_std(contact).max(Instant::now() + SOON));
+            }
             let cause = tokio::select! {
                 () = self.shared.changed() => Cause::Index,
                 () = self.names.changed() => Cause::Names,
@@ -169,6 +181,7 @@ impl<P: Platform> Loop<'_, P> {
             }
             *tick = (*tick * 2).min(TICK.1);
             let news = self.agent.has_news().await;
+            self.agent.retry_contacts().await;
             self.agent.memory.flush(std::time::Instant::now(), false);
             // A host that cannot be read is no news while it is known.
             if news && settled {

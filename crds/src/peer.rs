@@ -1,6 +1,5 @@
 //! Peer: one node in the mesh. Spec is the operator's accepted truth, status the agent's claim.
 
-use crate::cluster_link::PathCount;
 use crate::{Condition, schema};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -195,7 +194,7 @@ pub struct PeerStatus {
     /// How many paths to gateways the node has and how many are up: a path is up when its latest handshake is younger
     /// than 180 seconds. Absent while the node is not part of the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paths: Option<PathCount>,
+    pub paths: Option<PeerPaths>,
     /// Sessions of the VPNs that this node is the active gateway of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -211,6 +210,26 @@ pub struct PeerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// Paths of one node, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerPaths {
+    /// Those that are up.
+    #[schemars(schema_with = "schema::count")]
+    pub up: u32,
+    /// All of them.
+    #[schemars(schema_with = "schema::count")]
+    pub total: u32,
+    /// Those whose first handshake is still awaited. After ten seconds of silence a path counts as down instead.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(schema_with = "schema::count")]
+    pub connecting: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Sessions of one VPN, counted.

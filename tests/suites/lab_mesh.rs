@@ -253,7 +253,7 @@ fn joins() -> Result<()> {
                 world
                     .lab
                     .matrix(&Flows {
-                        patience: Duration::from_secs(5),
+                        patience: Duration::from_secs(2),
                         ..Flows::default()
                     })?
                     .expect_all()?;

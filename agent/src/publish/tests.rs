@@ -77,6 +77,7 @@ fn a_path_or_a_session_that_came_up_is_major_though_no_condition_turns() {
             paths: Paths {
                 up,
                 total: 3,
+                connecting: 3 - up,
                 down: Vec::new(),
             },
             sessions: BTreeMap::from([(VpnName::new("hq").unwrap(), session)]),
@@ -92,7 +93,8 @@ fn a_path_or_a_session_that_came_up_is_major_though_no_condition_turns() {
     assert_eq!(difference(&say(1, true), &say(2, true)), Difference::Major);
     assert_eq!(difference(&say(2, false), &say(2, true)), Difference::Major);
     assert_eq!(difference(&say(2, true), &say(2, true)), Difference::None);
-    assert_eq!(say(2, true).paths, Some(PathCount { up: 2, total: 3 }));
+    let paths = say(2, true).paths.unwrap();
+    assert_eq!((paths.up, paths.total, paths.connecting), (2, 3, 1));
 }
 
 #[test]

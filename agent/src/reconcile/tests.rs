@@ -134,6 +134,27 @@ async fn a_node_is_ready_when_a_path_to_a_gateway_is_up() {
 }
 
 #[tokio::test]
+async fn a_first_handshake_that_was_lost_is_asked_for_again_and_nothing_else_changes() {
+    let mut host = Host::new();
+    let outcome = host.apply(1).await;
+    assert_eq!(outcome.paths.connecting, 1);
+    let (good, writes) = (host.kernel.print(), host.kernel.writes());
+    let agent = host.agent.as_mut().unwrap();
+    agent.retry_contacts().await;
+    assert_eq!(host.kernel.writes(), writes, "too early");
+    let due = agent.next_contact().unwrap();
+    tokio::time::sleep_until(due.into()).await;
+    agent.retry_contacts().await;
+    // The gateway of the other site, and the own node that this gateway serves.
+    assert_eq!(host.kernel.writes(), writes + 4);
+    assert_eq!(host.kernel.print(), good);
+    assert!(!agent.has_news().await);
+    let withdrawn = host.reconcile(&snapshot(None, host.peers())).await;
+    assert_eq!(withdrawn.role, Role::Withdrawn);
+    assert_eq!(host.agent.as_ref().unwrap().next_contact(), None);
+}
+
+#[tokio::test]
 async fn whatever_disappears_comes_back() {
     let mut host = Host::new();
     host.apply(1).await;

@@ -9,7 +9,7 @@ use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName, SiteName, VpnNa
 use tieline_core::plan::Notice;
 use tieline_crds::Peer;
 use tieline_crds::cluster_link::{NotReady, PathCount};
-use tieline_crds::peer::VpnSessions;
+use tieline_crds::peer::{PeerPaths, VpnSessions};
 
 /// What is known about all members.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +44,7 @@ pub struct GatewayState {
     /// Its Peer.
     pub peer: PeerName,
     /// Its paths, when it reports any.
-    pub paths: Option<PathCount>,
+    pub paths: Option<PeerPaths>,
 }
 
 impl Members {
@@ -260,6 +260,18 @@ fn judge_node(
     {
         return no("NoPath", format!("none of its {} paths is up", paths.total));
     }
+    // A path that has never been up is not ready yet; one that went down is the others' to bear.
+    if let Some(paths) = peer.and_then(paths_of)
+        && paths.connecting > 0
+    {
+        return no(
+            "Connecting",
+            format!(
+                "{} of its {} paths have not had their first handshake yet",
+                paths.connecting, paths.total
+            ),
+        );
+    }
     None
 }
 
@@ -311,7 +323,7 @@ fn applied_revision(peer: Option<&Peer>) -> u64 {
 
 /// The paths that an agent reports.
 #[must_use]
-pub fn paths_of(peer: &Peer) -> Option<PathCount> {
+pub fn paths_of(peer: &Peer) -> Option<PeerPaths> {
     peer.status.as_ref()?.paths
 }
 

@@ -3,7 +3,7 @@
 use crate::Tests;
 use crate::stage::{NODES, Stage, key};
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(crate) fn tests() -> Tests {
     vec![
@@ -218,5 +218,12 @@ fn not_ready() -> Result<()> {
         "oslo-2",
         &json!({"status": {"paths": {"up": 0, "total": 2}}}),
     )?;
-    reason("NoPath")
+    reason("NoPath")?;
+    // A path that has never been up keeps the node waiting; one that went down does not.
+    let paths =
+        |paths: Value| stage.patch_peer_status("oslo-2", &json!({"status": {"paths": paths}}));
+    paths(json!({"up": 1, "total": 2, "connecting": 1}))?;
+    reason("Connecting")?;
+    paths(json!({"up": 1, "total": 2, "connecting": null}))?;
+    stage.eventually_condition("clusterlinks.tieline.dev", "acme", "Ready", "True/")
 }
