@@ -12,7 +12,7 @@ use crate::reconcile::Constants;
 use crate::store::Store;
 use clap::Parser;
 use std::collections::BTreeMap;
-use tieline_core::host::HostState;
+use tieline_core::host::{HostState, Liveness};
 use tieline_core::node::UnderlayDevice;
 use tokio::sync::watch::Receiver;
 use tokio::time::timeout;
@@ -116,6 +116,16 @@ async fn what_disappears_is_back_at_once_and_own_writes_do_not_go_round() {
     running.kernel.damage(|state| *state = HostState::default());
     until("repaired", || running.kernel.state() == good).await;
     assert!(started.elapsed() < Duration::from_secs(1));
+    // All have answered, so that nobody is asked again.
+    let alive = Liveness {
+        handshake_age: Some(Duration::from_secs(1)),
+        ..Liveness::default()
+    };
+    for (name, device) in &good.devices {
+        for key in device.peers.keys() {
+            running.kernel.enliven(*name, *key, alive);
+        }
+    }
     sleep(Duration::from_millis(50)).await;
     let writes = running.kernel.writes();
     sleep(Duration::from_millis(500)).await;
