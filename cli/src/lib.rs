@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command-line program prints
 
 mod connect;
+mod doctor;
 mod files;
 mod node_config;
 mod offline;
@@ -55,6 +56,11 @@ enum Command {
         after_help = "Exit code: 0 all links ready, 1 not.\n\nExamples:\n  tieline status\n  tieline status -o json --kubeconfig lab.kubeconfig | jq .links"
     )]
     Status(status::StatusArgs),
+    /// Look for what keeps a mesh from working, before an installation and after it. Changes nothing.
+    #[command(
+        after_help = "Looks at Kubernetes' version, our definitions and policies, who gives nodes their podCIDRs, CNI and kube-proxy, permissions,\nversions, clocks, conditions, and what the agents tell of their nodes: forwarding, other firewalls, MTU, paths.\nEach line says what was found and what to do. Recommended order: doctor, helm install (which changes nothing on a\nnode), doctor, then apply a ClusterLink, doctor.\n\nExit code: 0 no problem (there may be warnings), 1 problems, 2 it could not look at everything.\n\nExamples:\n  tieline doctor\n  tieline doctor -o json | jq '.findings[] | select(.severity == \"problem\")'\n  tieline doctor --context prod --namespace tieline-system"
+    )]
+    Doctor(doctor::DoctorArgs),
     /// Take the mesh down in order: delete the ClusterLinks and wait until nothing planned is left. Grants stay.
     #[command(
         after_help = "This is what `helm uninstall` runs first, with --cleanup-pod, which also removes from every node what its agent made.\n\nExit code: 0 all of it is gone, 1 not.\n\nExample:\n  tieline withdraw --yes"
@@ -112,6 +118,23 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::NodeConfig(args) => {
             print!("{}", node_config::text(&args)?);
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Doctor(args) => {
+            let diagnosis =
+                match runtime()?.block_on(doctor::examine(&args, env!("CARGO_PKG_VERSION"))) {
+                    Ok(diagnosis) => diagnosis,
+                    Err(error) => {
+                        eprintln!("error: {error:#}");
+                        return Ok(ExitCode::from(2));
+                    }
+                };
+            match args.output {
+                status::StatusOutput::Table => print!("{}", doctor::text(&diagnosis)),
+                status::StatusOutput::Json => {
+                    println!("{}", serde_json::to_string_pretty(&diagnosis)?)
+                }
+            }
+            Ok(ExitCode::from(diagnosis.exit_code()))
         }
         Command::Withdraw(args) => {
             runtime()?.block_on(withdraw::withdraw(&args))?;

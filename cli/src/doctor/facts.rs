@@ -1,0 +1,220 @@
+//! What the API server told: the input of every check. Plain values; nothing here asks anybody.
+
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use std::collections::BTreeMap;
+use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site, VpnAttachment};
+
+/// What was read, or why it could not be.
+pub(crate) type Reading<T> = Result<T, String>;
+
+/// All that the checks look at.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    /// Version of this program.
+    pub version: String,
+    /// Namespace of the operator and the agents.
+    pub namespace: String,
+    /// The API server's version, as `major.minor` and as it calls itself.
+    pub kubernetes: Reading<Kubernetes>,
+    /// This machine's clock minus the API server's, in seconds. The server tells whole seconds.
+    pub clock_ahead: Reading<i64>,
+    /// Schema number of each of our definitions that is there; `None`: it has none.
+    pub definitions: Reading<BTreeMap<String, Option<u32>>>,
+    /// Admission policies with our label.
+    pub policies: Reading<Vec<ValidatingAdmissionPolicy>>,
+    /// What puts them in force.
+    pub bindings: Reading<Vec<ValidatingAdmissionPolicyBinding>>,
+    /// All nodes.
+    pub nodes: Reading<Vec<Node>>,
+    /// DaemonSets of all namespaces.
+    pub daemon_sets: Reading<Vec<DaemonSet>>,
+    /// Deployments of our namespace.
+    pub deployments: Reading<Vec<Deployment>>,
+    /// Pods of our namespace.
+    pub pods: Reading<Vec<Pod>>,
+    /// Pods of kube-controller-manager, where it runs as one.
+    pub controller_managers: Reading<Vec<Pod>>,
+    /// Known ConfigMaps of CNI and kube-proxy by `namespace/name`: their data. Those that do not exist are absent.
+    pub config_maps: Reading<BTreeMap<String, BTreeMap<String, String>>>,
+    /// ClusterLinks.
+    pub links: Reading<Vec<ClusterLink>>,
+    /// Clusters.
+    pub clusters: Reading<Vec<Cluster>>,
+    /// Sites.
+    pub sites: Reading<Vec<Site>>,
+    /// VpnAttachments.
+    pub vpns: Reading<Vec<VpnAttachment>>,
+    /// Ledgers.
+    pub ledgers: Reading<Vec<AddressLedger>>,
+    /// Plans of our namespace.
+    pub plans: Reading<Vec<NetworkPlan>>,
+    /// Peers of our namespace.
+    pub peers: Reading<Vec<Peer>>,
+    /// Who may do what, as the API server judges it.
+    pub access: Vec<Access>,
+}
+
+/// The API server's version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kubernetes {
+    /// Major and minor number.
+    pub number: (u32, u32),
+    /// As it calls itself, like `v1.36.3+k3s1`.
+    pub name: String,
+}
+
+/// One question to the authorizer, and its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// Who would act.
+    pub who: Who,
+    /// What it would do.
+    pub action: Action,
+    /// Whether it may.
+    pub allowed: Reading<bool>,
+}
+
+/// Who would act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Who {
+    /// Whoever runs this program.
+    Caller,
+    /// The operator's service account.
+    Operator,
+    /// The agents' service account.
+    Agent,
+}
+
+/// A verb on a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Action {
+    /// Verb.
+    pub verb: &'static str,
+    /// API group; empty for the core's.
+    pub group: &'static str,
+    /// Resource, with its subresource behind a slash.
+    pub resource: &'static str,
+    /// Name of one object; empty for all.
+    pub name: &'static str,
+    /// In our namespace, or everywhere (and for objects without namespace).
+    pub namespaced: bool,
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.verb, self.resource)?;
+        if !self.group.is_empty() {
+            write!(f, ".{}", self.group)?;
+        }
+        if !self.name.is_empty() {
+            write!(f, " {}", self.name)?;
+        }
+        Ok(())
+    }
+}
+
+const TIELINE: &str = tieline_crds::GROUP;
+
+const fn action(
+    verb: &'static str,
+    group: &'static str,
+    resource: &'static str,
+    namespaced: bool,
+) -> Action {
+    Action {
+        verb,
+        group,
+        resource,
+        name: "",
+        namespaced,
+    }
+}
+
+/// What the caller needs for the commands of this program that ask the API server.
+pub(crate) const CALLER_NEEDS: &[Action] = &[
+    action("list", "", "nodes", false),
+    action("list", TIELINE, "clusterlinks", false),
+    action("create", TIELINE, "clusterlinks", false),
+    action("list", TIELINE, "peers", true),
+    action("list", "", "pods", true),
+    action("get", "", "pods/log", true),
+];
+
+/// What the chart grants the operator and it cannot work without.
+pub(crate) const OPERATOR_NEEDS: &[Action] = &[
+    action("watch", TIELINE, "clusterlinks", false),
+    action("watch", TIELINE, "clusters", false),
+    action("watch", TIELINE, "sites", false),
+    action("watch", TIELINE, "vpnattachments", false),
+    action("patch", TIELINE, "clusterlinks/status", false),
+    action("patch", TIELINE, "clusters/status", false),
+    action("watch", TIELINE, "addressledgers", false),
+    action("create", TIELINE, "addressledgers", false),
+    action("update", TIELINE, "addressledgers", false),
+    action("watch", "", "nodes", false),
+    action("patch", "", "nodes", false),
+    action("create", TIELINE, "networkplans", true),
+    action("delete", TIELINE, "networkplans", true),
+    action("create", TIELINE, "peers", true),
+    action("delete", TIELINE, "peers", true),
+    action("get", "", "secrets", true),
+    action("create", "coordination.k8s.io", "leases", true),
+    Action {
+        verb: "update",
+        group: "coordination.k8s.io",
+        resource: "leases",
+        name: "tieline-operator",
+        namespaced: true,
+    },
+];
+
+/// What the chart grants the agents and they cannot work without.
+pub(crate) const AGENT_NEEDS: &[Action] = &[
+    action("watch", TIELINE, "networkplans", true),
+    action("watch", TIELINE, "peers", true),
+    action("patch", TIELINE, "peers/status", true),
+];
+
+/// What no agent may: one compromised node would have it all.
+pub(crate) const AGENT_MUST_NOT: &[Action] = &[
+    action("get", "", "secrets", true),
+    action("patch", TIELINE, "peers", true),
+    action("patch", "", "nodes", false),
+];
+
+#[cfg(test)]
+impl Facts {
+    /// A cluster with nothing wrong and nothing installed.
+    pub(crate) fn empty() -> Self {
+        Self {
+            version: "1.0.0".into(),
+            namespace: "tieline-system".into(),
+            kubernetes: Ok(Kubernetes {
+                number: (1, 36),
+                name: "v1.36.3".into(),
+            }),
+            clock_ahead: Ok(0),
+            definitions: Ok(BTreeMap::new()),
+            policies: Ok(Vec::new()),
+            bindings: Ok(Vec::new()),
+            nodes: Ok(Vec::new()),
+            daemon_sets: Ok(Vec::new()),
+            deployments: Ok(Vec::new()),
+            pods: Ok(Vec::new()),
+            controller_managers: Ok(Vec::new()),
+            config_maps: Ok(BTreeMap::new()),
+            links: Ok(Vec::new()),
+            clusters: Ok(Vec::new()),
+            sites: Ok(Vec::new()),
+            vpns: Ok(Vec::new()),
+            ledgers: Ok(Vec::new()),
+            plans: Ok(Vec::new()),
+            peers: Ok(Vec::new()),
+            access: Vec::new(),
+        }
+    }
+}
