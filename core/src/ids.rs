@@ -1,9 +1,12 @@
 //! Names of things, each a type of its own, so that a site is never passed where a cluster is meant.
 //!
-//! All are checked once, here. Ordering is by text, which is the order in which plans and reports list them.
+//! All are checked once, here. Ordering is by text, which is the order in which plans and reports list them. A copy shares its
+//! text: plans of 100,000 nodes copy names far more often than they make them.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Longest name of a Tieline kind, in characters: a name must fit into a label value.
@@ -43,9 +46,23 @@ fn is_subdomain(text: &str) -> bool {
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $check:ident, $error:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
+
+        // Copies share their text, and most names that meet in a plan are copies: equal pointers spare reading it. (Arc's own
+        // equality does the same.)
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// Checks and takes a name.
@@ -54,7 +71,7 @@ macro_rules! name_type {
             /// [`NameError`] when the text is no valid name of this kind.
             pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
                 let text = text.into();
-                if $check(&text) { Ok(Self(text)) } else { Err(NameError::$error(text)) }
+                if $check(&text) { Ok(Self(text.into())) } else { Err(NameError::$error(text)) }
             }
 
             /// The name as text.
@@ -98,7 +115,7 @@ macro_rules! name_type {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
     };
