@@ -13,9 +13,11 @@
 //! | [`identity`], [`store`], [`memory`] | keys, and what a restart must not forget |
 //! | [`names`] | DNS names of endpoints |
 //! | [`metrics`] | numbers and health pages |
+//! | [`boot`] | what keeps planned ranges closed from the host's boot until the agent runs |
 //! | [`cleanup`] | removes everything |
 //! | [`platform`] | the seam to the kernel: observe, apply, wait for news |
 
+pub mod boot;
 pub mod cleanup;
 pub mod contact;
 pub mod desired;

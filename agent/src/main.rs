@@ -3,6 +3,8 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use std::io::IsTerminal;
+use std::path::Path;
+use tieline_agent::boot;
 use tieline_agent::cleanup::cleanup;
 use tieline_agent::identity::Identity;
 use tieline_agent::index::Own;
@@ -25,7 +27,11 @@ async fn main() -> Result<()> {
     start_log(settings.log_format);
     match command.unwrap_or(Command::Run) {
         Command::Run => keep_running(settings).await,
-        Command::Cleanup { keep_identity } => clean(settings, keep_identity).await,
+        Command::BootUnit { units } => put_boot_unit(&settings, &units),
+        Command::Cleanup {
+            keep_identity,
+            units,
+        } => clean(settings, keep_identity, &units).await,
     }
 }
 
@@ -64,7 +70,26 @@ async fn keep_running(settings: Settings) -> Result<()> {
     Ok(())
 }
 
-async fn clean(settings: Settings, keep_identity: bool) -> Result<()> {
+fn put_boot_unit(settings: &Settings, units: &Path) -> Result<()> {
+    let there = boot::install_unit(units, &settings.state_dir)
+        .with_context(|| format!("putting {} into {}", boot::UNIT, units.display()))?;
+    if there {
+        tracing::info!(
+            unit = boot::UNIT,
+            "planned ranges stay closed while this host boots"
+        );
+    } else {
+        tracing::warn!(
+            units = %units.display(),
+            "no systemd here, or a read-only folder: after a reboot, planned ranges are closed only when the agent runs"
+        );
+    }
+    Ok(())
+}
+
+async fn clean(settings: Settings, keep_identity: bool, units: &Path) -> Result<()> {
+    boot::remove_unit(units)
+        .with_context(|| format!("removing {} from {}", boot::UNIT, units.display()))?;
     let store = Store::open(&settings.state_dir)?;
     let mut platform = platform(&settings).await?;
     let left = cleanup(&mut platform, store, keep_identity).await?;

@@ -3,6 +3,7 @@
 //! The last good plan is written at most once a second, because it grows with the mesh and a burst of joins changes it
 //! many times. Revisions are small and are written at once: they are what refuses an older plan after a crash.
 
+use crate::boot;
 use crate::facts::seen_endpoints;
 use crate::names::Answers;
 use crate::platform::Observation;
@@ -11,6 +12,7 @@ use crate::store::{FileKind, LastGood, Revisions, Seen, Store};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use tieline_core::host::HostState;
 
 /// Least time between two writes of the same file, except revisions.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
@@ -27,6 +29,8 @@ pub struct Memory {
     dirty: BTreeSet<FileKind>,
     written: BTreeMap<FileKind, Instant>,
     problems: BTreeMap<FileKind, String>,
+    boot: boot::Files,
+    boot_problem: Option<String>,
 }
 
 impl Memory {
@@ -43,6 +47,8 @@ impl Memory {
             note_revision(&mut revisions, last);
         }
         Self {
+            boot: boot::Files::new(store.dir()),
+            boot_problem: None,
             store,
             last_good,
             revisions,
@@ -84,6 +90,11 @@ impl Memory {
         self.problems
             .iter()
             .map(|(kind, problem)| (kind.to_string(), problem.clone()))
+            .chain(
+                self.boot_problem
+                    .iter()
+                    .map(|problem| ("guard".to_owned(), problem.clone())),
+            )
             .collect()
     }
 
@@ -104,9 +115,15 @@ impl Memory {
         self.applied = Some(revision);
     }
 
+    /// What the kernel is to carry: the part that stands without tunnels is kept for the next boot.
+    pub fn note_guard(&mut self, state: &HostState) {
+        self.boot_problem = self.boot.keep(state).err().map(|error| chain(&error));
+    }
+
     /// There is no plan any more. Revisions stay: the lineage may come back.
     pub fn note_withdrawn(&mut self) {
         self.applied = None;
+        self.boot_problem = self.boot.erase().err().map(|error| chain(&error));
         self.dirty.remove(&FileKind::Plan);
         if self.last_good.take().is_some() || self.problems.contains_key(&FileKind::Plan) {
             let erased = self.store.erase(FileKind::Plan);

@@ -25,12 +25,30 @@ pub struct Options {
 pub enum Command {
     /// Keep this node in the mesh (the default).
     Run,
+    /// Put a systemd unit into place that keeps planned ranges closed from the host's boot until the agent runs, and end.
+    /// Where the host has no systemd or its /etc is read-only, nothing is changed.
+    BootUnit {
+        /// The host's folder of systemd units.
+        #[arg(
+            long,
+            env = "TIELINE_SYSTEMD_UNITS",
+            default_value = "/etc/systemd/system"
+        )]
+        units: PathBuf,
+    },
     /// Remove from this host everything that the agent made: devices, routes, rules, nft tables, and its state
     /// directory with the node's private keys. Stop the agent first.
     Cleanup {
         /// Keep the private keys, so that a later install has the same identity.
         #[arg(long, env = "TIELINE_KEEP_IDENTITY")]
         keep_identity: bool,
+        /// The host's folder of systemd units.
+        #[arg(
+            long,
+            env = "TIELINE_SYSTEMD_UNITS",
+            default_value = "/etc/systemd/system"
+        )]
+        units: PathBuf,
     },
 }
 
@@ -174,7 +192,8 @@ mod tests {
             assert!(matches!(
                 options.command,
                 Some(Command::Cleanup {
-                    keep_identity: false
+                    keep_identity: false,
+                    ..
                 })
             ));
         }

@@ -366,6 +366,11 @@ impl<P: Platform> Agent<P> {
                     .collect()
             };
             if let Desired::Mesh(mesh) = decision.desired {
+                let known = self.last.as_ref().is_some_and(|last| last.mesh.is_some());
+                if outcome.writes > 0 || !known {
+                    // IO (disk): the next boot is closed before the agent runs.
+                    self.memory.note_guard(&wanted.state);
+                }
                 let now = Instant::now();
                 self.contacts.update(&wanted.state, &after.liveness, now);
                 outcome.paths = count(

@@ -284,23 +284,52 @@ impl World {
         stopped.map(drop)
     }
 
+    /// Power off and on, with the unit that `tieline-agent boot-unit` puts on a host: it holds planned ranges closed before any
+    /// pod comes back ([`Lab::restore_pods`]) and before the agent is started again.
+    ///
+    /// # Errors
+    /// The node does not come back, or a command of the unit fails.
+    pub fn reboot(&mut self, node: &str) -> Result<()> {
+        let units = self.units(node)?;
+        std::fs::create_dir_all(units.join("multi-user.target.wants"))?;
+        self.agent_once(node, "boot-unit")?;
+        let unit = std::fs::read_to_string(units.join("tieline-guard.service"))?;
+        self.agents.remove(node);
+        let node = self.lab.node(node)?;
+        node.reboot()?;
+        for line in unit.lines().filter_map(|it| it.strip_prefix("ExecStart=-")) {
+            let (program, arguments) = line.split_once(' ').context("a command of the unit")?;
+            let arguments: Vec<&str> = arguments.split(' ').collect();
+            node.cmd(program, &arguments)?;
+        }
+        Ok(())
+    }
+
     /// `tieline-agent cleanup` on a node whose agent is stopped; returns what it said.
     ///
     /// # Errors
     /// It failed.
     pub fn clean_up(&self, node: &str) -> Result<String> {
-        let state = self.agent_state(node)?;
-        let agent = self
-            .programs
-            .agent
-            .to_str()
-            .context("the agent's path is no UTF-8")?;
-        let state = state
-            .to_str()
-            .context("the state folder's path is no UTF-8")?;
-        self.lab
-            .node(node)?
-            .cmd(agent, &["cleanup", "--state-dir", state])
+        self.agent_once(node, "cleanup")
+    }
+
+    /// One of the agent's commands that end, with a folder of systemd units of the node's own.
+    fn agent_once(&self, node: &str, command: &str) -> Result<String> {
+        let text = |path: PathBuf| path.into_os_string().into_string();
+        let [agent, state, units] = [
+            self.programs.agent.clone(),
+            self.agent_state(node)?,
+            self.units(node)?,
+        ]
+        .map(text)
+        .map(|path| path.map_err(|path| anyhow::anyhow!("{path:?} is no UTF-8")));
+        let (agent, state, units) = (agent?, state?, units?);
+        let arguments = [command, "--state-dir", &state, "--units", &units];
+        self.lab.node(node)?.cmd(&agent, &arguments)
+    }
+
+    fn units(&self, node: &str) -> Result<PathBuf> {
+        Ok(self.lab.node(node)?.disk().join("units"))
     }
 
     /// Fails with the name and the end of the log of a program of ours that has ended by itself.

@@ -268,15 +268,21 @@ fn api_outage() -> Result<()> {
 
         // A power cut on a gateway: keys and the last plan are on its disk, nobody else can tell it anything.
         world.kill_agent(&rebooted)?;
-        world.lab.node(&rebooted)?.reboot()?;
+        world.reboot(&rebooted)?;
         let booted = Instant::now();
-        world.start_agent(&rebooted)?;
-        world.lab.restore_pods(&rebooted)?;
         let flows = Flows {
             each: 1,
             patience: Duration::from_secs(1),
             ..Flows::default()
         };
+        // Its pods send before its agent runs, and the oracle listens.
+        world.lab.restore_pods(&rebooted)?;
+        let early = world.lab.matrix(&flows)?;
+        ensure!(
+            early.pairs_ok() < early.pairs_total(),
+            "traffic of a node without tunnels arrived"
+        );
+        world.start_agent(&rebooted)?;
         eventually(
             "the rebooted gateway to carry traffic",
             Duration::from_secs(25),

@@ -6,11 +6,13 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`boot`] | the part that stands without tunnels, as input of `ip` and `nft` |
 //! | [`device`] | names, indexes and ports of WireGuard devices |
 //! | [`firewall`] | the nft tables as typed data, and their text |
 //! | [`mod@diff`] | observed and wanted to ordered changes |
 //! | [`mod@print`] | prints like `wg`, `ip rule`, `ip route` and `nft` |
 
+pub mod boot;
 pub mod device;
 pub mod diff;
 pub mod firewall;

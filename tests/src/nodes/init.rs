@@ -40,8 +40,45 @@ pub(super) fn run(argument: &str) -> Result<()> {
     signals.thread_block()?;
     file_systems(&boot)?;
     sethostname(&boot.name)?;
+    installed_units(&boot)?;
     fs::write(BOOTED, "")?;
     supervise(&boot)
+}
+
+/// What somebody has put on this host's disk for systemd to run at boot, before containers and kubelet: in the order of the
+/// file names, each `ExecStart=` to its end, as a unit of type oneshot is.
+fn installed_units(boot: &Boot) -> Result<()> {
+    let wanted = boot.disk.join("etc/systemd/system/multi-user.target.wants");
+    let Ok(entries) = fs::read_dir(&wanted) else {
+        return Ok(());
+    };
+    let mut names: Vec<_> = entries
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<Result<_>>()?;
+    names.sort_unstable();
+    for name in names {
+        // A removed link of the machine's own is a device node in an overlay, and hidden when seen from above.
+        let path = Path::new("/etc/systemd/system/multi-user.target.wants").join(&name);
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        for (number, line) in text
+            .lines()
+            .filter_map(|line| line.strip_prefix("ExecStart=-"))
+            .enumerate()
+        {
+            let unit = Unit {
+                name: format!("{}-{number}", name.to_string_lossy()),
+                command: line.split_whitespace().map(str::to_owned).collect(),
+                environment: Vec::new(),
+                after: Vec::new(),
+                kind: UnitKind::Service,
+            };
+            let pid = start(boot, &unit)?;
+            waitpid(nix::unistd::Pid::from_raw(pid), None)?;
+        }
+    }
+    Ok(())
 }
 
 fn file_systems(boot: &Boot) -> Result<()> {

@@ -103,3 +103,18 @@ capabilities:
 - name: tun
   hostPath: {path: /dev/net, type: ""}
 {{- end }}
+
+{{/* The host's folder of systemd units. All of /etc, because a mount of what does not exist would make it. */}}
+{{- define "tieline.unitsEnvironment" -}}
+- name: TIELINE_SYSTEMD_UNITS
+  value: /host/etc/systemd/system
+{{- end }}
+
+{{- define "tieline.unitsMount" -}}
+- {name: etc, mountPath: /host/etc}
+{{- end }}
+
+{{- define "tieline.unitsVolume" -}}
+- name: etc
+  hostPath: {path: /etc, type: Directory}
+{{- end }}
