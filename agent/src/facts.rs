@@ -12,6 +12,7 @@ use tieline_core::keys::PublicKey;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::node::{LocalFacts, PathState};
 use tieline_core::peer::{AcceptedPeers, Endpoint, EndpointHost, Scope};
+use tieline_crds::peer::{HostFacts, UnderlayFacts};
 
 /// A path whose latest handshake is younger than this is up. WireGuard makes a new handshake every 120 s on a tunnel
 /// that carries anything, and rejects packets of a session older than 180 s (WireGuard paper, section 6.2).
@@ -190,6 +191,39 @@ pub fn claimed_endpoints(addresses: &BTreeSet<IpAddr>, configured: &[Endpoint]) 
     all
 }
 
+/// What is told of the host, within the schema's bounds and in an order that stays.
+#[must_use]
+pub fn host_facts(around: &Surroundings, state: &HostState) -> HostFacts {
+    let switch = |path: &str| state.sysctls.get(path).map(|value| value != "0");
+    let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+    HostFacts {
+        kernel: around.kernel.as_deref().map(|text| cut(text, 128)),
+        forwards_ipv4: switch("net/ipv4/ip_forward"),
+        forwards_ipv6: switch("net/ipv6/conf/all/forwarding"),
+        underlay: around
+            .underlay
+            .iter()
+            .take(8)
+            .map(|(name, device)| UnderlayFacts {
+                device: cut(name, 16),
+                mtu: device.mtu,
+                reverse_path_filter: around
+                    .reverse_path_filter
+                    .get(name)
+                    .map(|value| (*value).min(2)),
+            })
+            .collect(),
+        forward_drops: around
+            .foreign_forward_drops
+            .iter()
+            .take(16)
+            .map(|chain| cut(chain, 192))
+            .collect(),
+        // The publisher knows it.
+        clock_ahead_seconds: None,
+    }
+}
+
 /// RFC 1918, RFC 6598 (shared between a provider's customers), RFC 3927 and RFC 4193.
 fn is_private(address: IpAddr) -> bool {
     match address {
@@ -306,6 +340,39 @@ mod tests {
         assert_eq!(states.get(&(device, key(9))), Some(&PathState::Up));
         assert_eq!(states.get(&(device, key(10))), Some(&PathState::Down));
         assert_eq!(states.get(&(device, key(11))), None);
+    }
+
+    #[test]
+    fn what_is_told_of_the_host_is_bounded_and_stable() {
+        let mut around = Surroundings {
+            kernel: Some("6.1.0-x".repeat(40)),
+            foreign_forward_drops: (0..40)
+                .map(|number| format!("ip filter chain{number:02}"))
+                .collect(),
+            ..Surroundings::default()
+        };
+        for number in 0..20 {
+            let device = tieline_core::node::UnderlayDevice {
+                mtu: 1500,
+                prefixes: tieline_core::cidr::PrefixSet::default(),
+            };
+            around.underlay.insert(format!("eth{number:02}"), device);
+        }
+        around.reverse_path_filter.insert("eth00".into(), 1);
+        let mut state = HostState::default();
+        state
+            .sysctls
+            .insert("net/ipv4/ip_forward".into(), "1".into());
+        let facts = host_facts(&around, &state);
+        assert_eq!(facts, host_facts(&around.clone(), &state));
+        assert_eq!((facts.underlay.len(), facts.forward_drops.len()), (8, 16));
+        assert_eq!(facts.kernel.unwrap().len(), 128);
+        assert_eq!(
+            (facts.forwards_ipv4, facts.forwards_ipv6),
+            (Some(true), None)
+        );
+        assert_eq!(facts.underlay[0].reverse_path_filter, Some(1));
+        assert_eq!(facts.underlay[1].reverse_path_filter, None);
     }
 
     #[test]

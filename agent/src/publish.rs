@@ -7,7 +7,7 @@
 //!   lasts: eight writes in a row, then one every fifteen seconds;
 //! * a **major** one (revision, paths and sessions that are up, a condition that turned) waits a moment for others to join
 //!   it, within the same budget;
-//! * a **minor** one (a message, the generation) waits until a minute has passed since the last write.
+//! * a **minor** one (a message, the generation, a fact about the host) waits until a minute has passed since the last write.
 
 use crate::index::OwnPeer;
 use crate::metrics::Metrics;
@@ -20,7 +20,7 @@ use serde_json::json;
 use std::time::Duration;
 use tieline_core::peer::Claim;
 use tieline_crds::convert::peer_status;
-use tieline_crds::peer::{Backend, PeerPaths, VpnSessions};
+use tieline_crds::peer::{Backend, HostFacts, PeerPaths, VpnSessions};
 use tieline_crds::{Condition, Peer, PeerStatus};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -51,6 +51,8 @@ pub struct Statement {
     pub paths: Option<PeerPaths>,
     /// Sessions of the VPNs that this node is the active gateway of, in order of name.
     pub sessions: Vec<VpnSessions>,
+    /// What the host's own network is like, once it was looked at.
+    pub host: Option<HostFacts>,
     /// Conditions, in order of type.
     pub verdicts: Vec<Verdict>,
 }
@@ -75,8 +77,12 @@ pub async fn run(
     let mut pause = PAUSES.0;
     let mut written: Option<(Instant, OwnPeer)> = None;
     let mut retry_at: Option<Instant> = None;
+    let mut clock = None;
     loop {
-        let statement = statements.borrow_and_update().clone();
+        let mut statement = statements.borrow_and_update().clone();
+        if let Some(host) = statement.as_mut().and_then(|said| said.host.as_mut()) {
+            host.clock_ahead_seconds = clock;
+        }
         let seen = own.borrow_and_update().clone();
         let now = Instant::now();
         let mut wake = retry_at.filter(|at| *at > now);
@@ -93,7 +99,11 @@ pub async fn run(
                 }
                 Due::At(at) => wake = Some(at),
                 Due::Now => match write(&api, &current, &wanted).await {
-                    Ok(()) => {
+                    Ok(stamped) => {
+                        // A clock that is off is news of its own, and a minor one; none that is right causes a write.
+                        clock = stamped.map_or(clock, |stamp| {
+                            clock::step(clock, Timestamp::now().duration_since(stamp).as_secs_f64())
+                        });
                         let now = Instant::now();
                         budget.spend(now);
                         metrics.api_written();
@@ -170,6 +180,7 @@ fn compose(statement: &Statement, current: &OwnPeer, now: Timestamp) -> PeerStat
         paths: statement.paths,
         sessions: statement.sessions.clone(),
         backend: Some(statement.backend),
+        host: statement.host.clone(),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         conditions: conditions.collect(),
         ..peer_status(&statement.claim)
@@ -180,6 +191,7 @@ fn difference(current: &PeerStatus, wanted: &PeerStatus) -> Difference {
     let essence = |status: &PeerStatus| PeerStatus {
         observed_generation: None,
         conditions: Vec::new(),
+        host: None,
         ..status.clone()
     };
     // The operator may add conditions of its own; ours are compared.
@@ -215,7 +227,10 @@ fn difference(current: &PeerStatus, wanted: &PeerStatus) -> Difference {
         Difference::Claim
     } else if essence(current) != essence(wanted) || turned || outdated {
         Difference::Major
-    } else if reworded || current.observed_generation != wanted.observed_generation {
+    } else if reworded
+        || current.observed_generation != wanted.observed_generation
+        || current.host != wanted.host
+    {
         Difference::Minor
     } else {
         Difference::None
@@ -237,7 +252,12 @@ fn is_ours(kind: &str) -> bool {
     .contains(&kind)
 }
 
-async fn write(api: &Api<Peer>, current: &OwnPeer, wanted: &PeerStatus) -> Result<(), kube::Error> {
+/// Writes, and returns the time that the API server put on it.
+async fn write(
+    api: &Api<Peer>,
+    current: &OwnPeer,
+    wanted: &PeerStatus,
+) -> Result<Option<Timestamp>, kube::Error> {
     let patch = json!({
         "apiVersion": Peer::api_version(&()),
         "kind": Peer::kind(&()),
@@ -247,7 +267,7 @@ async fn write(api: &Api<Peer>, current: &OwnPeer, wanted: &PeerStatus) -> Resul
     let params = PatchParams::apply(MANAGER).force();
     api.patch_status(current.name.as_str(), &params, &Patch::Apply(&patch))
         .await
-        .map(|_| ())
+        .map(|written| clock::stamp(&written))
 }
 
 enum Due {
@@ -313,6 +333,8 @@ impl Budget {
         }
     }
 }
+
+mod clock;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,8 @@
 use crate::contact::Contacts;
 use crate::desired::{Decision, Desired, Mesh, decide};
 use crate::facts::{
-    ApiServer, Paths, Readings, count_paths, dns_names, local_facts, path_states, vpn_sessions,
+    ApiServer, Paths, Readings, count_paths, dns_names, host_facts, local_facts, path_states,
+    vpn_sessions,
 };
 use crate::identity::Identity;
 use crate::index::{Own, Snapshot};
@@ -108,6 +109,14 @@ impl<P: Platform> Agent<P> {
     #[must_use]
     pub fn surroundings(&self) -> Option<&Surroundings> {
         self.last.as_ref().map(|last| &last.surroundings)
+    }
+
+    /// What is told of the host, as of the last look.
+    #[must_use]
+    pub fn host(&self) -> Option<tieline_crds::peer::HostFacts> {
+        self.last
+            .as_ref()
+            .map(|last| host_facts(&last.surroundings, &last.state))
     }
 
     /// Devices and peers that the kernel held at the last look.

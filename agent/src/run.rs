@@ -226,6 +226,7 @@ impl<P: Platform> Loop<'_, P> {
             },
             paths: outcome.path_count(),
             sessions: outcome.session_counts(),
+            host: self.agent.host(),
             verdicts: outcome.verdicts(),
         }
     }

@@ -206,6 +206,10 @@ pub struct PeerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::text::<64>")]
     pub version: Option<String>,
+    /// What the node's own network is like, for a diagnosis (tieline doctor). Nothing is decided by it. Absent before the
+    /// agent has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostFacts>,
     /// Ready says whether the node carries the plan, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
@@ -247,6 +251,59 @@ pub struct VpnSessions {
     /// All of them.
     #[schemars(schema_with = "schema::count")]
     pub total: u32,
+}
+
+/// What a node's own network is like. Only what stays the same on a node at rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostFacts {
+    /// Release of the kernel, as `uname -r` prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::text::<128>")]
+    pub kernel: Option<String>,
+    /// Whether the kernel forwards IPv4 packets (net.ipv4.ip_forward). Absent before there is a mesh, which switches it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwards_ipv4: Option<bool>,
+    /// Whether the kernel forwards IPv6 packets (net.ipv6.conf.all.forwarding). Absent as above, and without IPv6 in
+    /// the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwards_ipv6: Option<bool>,
+    /// Devices that lead to other nodes: those with a default route, and those by which endpoints are reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["device"]))]
+    pub underlay: Vec<UnderlayFacts>,
+    /// Chains of other tables that drop forwarded packets by default, as `family table chain`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "forward_drops")]
+    pub forward_drops: Vec<String>,
+    /// How far the node's clock is ahead of the API server's, in seconds (behind: below 0), in coarse steps: 5, 10, 30, 60,
+    /// 300, 3600 or 86400. Absent while they agree, and before the agent has written anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::integer::<-86400, 86400>")]
+    pub clock_ahead_seconds: Option<i32>,
+}
+
+fn forward_drops(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array", "maxItems": 16, "x-kubernetes-list-type": "atomic",
+        "items": {"type": "string", "maxLength": 192},
+    })
+}
+
+/// One device that leads to other nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnderlayFacts {
+    /// Its name.
+    #[schemars(schema_with = "schema::text::<16>")]
+    pub device: String,
+    /// Its MTU.
+    #[schemars(schema_with = "schema::count")]
+    pub mtu: u32,
+    /// Its reverse-path filter as it acts (the greater one of its own and of `all`): 0 none, 1 strict, 2 loose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::integer::<0, 2>")]
+    pub reverse_path_filter: Option<u8>,
 }
 
 /// Which WireGuard carries the traffic.

@@ -40,6 +40,10 @@ pub struct Surroundings {
     pub netdev_egress: bool,
     /// Other tables' forward chains that drop by default, as `family table chain`.
     pub foreign_forward_drops: BTreeSet<String>,
+    /// Release of the kernel.
+    pub kernel: Option<String>,
+    /// Reverse-path filter of each underlay device, as it acts.
+    pub reverse_path_filter: BTreeMap<String, u8>,
 }
 
 /// Which WireGuard carries the traffic.

@@ -29,6 +29,7 @@ fn statement(role: Role) -> Statement {
         backend: Backend::Embedded,
         paths: outcome.path_count(),
         sessions: outcome.session_counts(),
+        host: None,
         verdicts: outcome.verdicts(),
     }
 }
@@ -95,6 +96,23 @@ fn a_path_or_a_session_that_came_up_is_major_though_no_condition_turns() {
     assert_eq!(difference(&say(2, true), &say(2, true)), Difference::None);
     let paths = say(2, true).paths.unwrap();
     assert_eq!((paths.up, paths.total, paths.connecting), (2, 3, 1));
+}
+
+#[test]
+fn a_fact_about_the_host_is_minor() {
+    let say = |clock: Option<i32>| {
+        let host = HostFacts {
+            clock_ahead_seconds: clock,
+            ..HostFacts::default()
+        };
+        let statement = Statement {
+            host: Some(host),
+            ..statement(Role::Member)
+        };
+        compose(&statement, &own(PeerStatus::default()), at(10))
+    };
+    assert_eq!(difference(&say(None), &say(Some(30))), Difference::Minor);
+    assert_eq!(difference(&say(Some(30)), &say(Some(30))), Difference::None);
 }
 
 #[test]

@@ -228,6 +228,31 @@ fn forward_drop(stage: &Stage) -> Result<()> {
             "iptables -I FORWARD -o tie+ -j ACCEPT",
         ],
     )?;
+
+    // The same as an agent tells it of its host, with more.
+    let host = "\"host\": {\"kernel\": \"6.1.0\", \"forwardsIpv4\": true, \"clockAheadSeconds\": -300,
+        \"underlay\": [{\"device\": \"eth0\", \"mtu\": 1280, \"reversePathFilter\": 1}], \"forwardDrops\": [\"inet firewalld filter_FORWARD\"]}";
+    report(
+        stage,
+        "a",
+        &format!("\"version\": {version:?}, {host}"),
+        &[UP],
+    )?;
+    let found = stage.doctor(1)?;
+    found.has(
+        "forward-drop",
+        "problem",
+        "Node a",
+        &["nft insert rule inet firewalld filter_FORWARD iifname"],
+    )?;
+    found.has("mtu", "problem", "Node a", &["eth0 is 1280"])?;
+    found.has("clock-node", "problem", "Node a", &["300 s behind"])?;
+    report(
+        stage,
+        "a",
+        &format!("\"version\": {version:?}, \"host\": null"),
+        &[UP],
+    )?;
     Ok(())
 }
 

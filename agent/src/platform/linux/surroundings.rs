@@ -63,8 +63,19 @@ pub(super) async fn read(
         if let Some(value) = accept_ra.ok().and_then(|text| text.parse().ok()) {
             around.accept_ra.insert(link.name.clone(), value);
         }
+        let filter = |of: &str| number(&format!("net/ipv4/conf/{of}/rp_filter"));
+        // The greater one acts (ip-sysctl, rp_filter).
+        if let Some(value) = filter("all").max(filter(&link.name)) {
+            around.reverse_path_filter.insert(link.name.clone(), value);
+        }
     }
+    around.kernel = sysctl::get("kernel/osrelease").ok();
     Ok(around)
+}
+
+/// A sysctl that holds a small number.
+fn number(path: &str) -> Option<u8> {
+    sysctl::get(path).ok()?.parse().ok()
 }
 
 /// A unicast route of the main table.

@@ -1,64 +1,173 @@
 //! What agents tell of their nodes: filters that drop forwarded packets, forwarding, reverse-path filter, MTU, clock.
 
-use super::{Facts, Finding, read};
+use super::install::node_clock;
+use super::{Facts, Finding, read, some};
+use tieline_crds::Peer;
+use tieline_crds::peer::HostFacts;
+
+/// The least MTU of a device that leads to other nodes: IPv6 needs 1280 inside a tunnel, which takes 80.
+const LEAST_MTU: u32 = 1360;
+/// What the internet carries.
+const USUAL_MTU: u32 = 1500;
+/// `rp_filter` that drops what comes in by another way than an answer would take.
+const STRICT: u8 = 1;
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    const ID: &str = "host";
     let peers = read(&facts.peers);
     if peers.is_empty() {
         return vec![
-            Finding::unknown("host", "forwarding, other firewalls, reverse-path filter, MTU and clocks of the nodes: only the agents can tell")
+            Finding::unknown(ID, "forwarding, other firewalls, reverse-path filter, MTU and clocks of the nodes: only the agents can tell")
                 .todo("install the chart (it changes nothing on a node), apply a Cluster and a ClusterLink, then run doctor again"),
         ];
     }
     let mut all = Vec::new();
+    let mut silent = Vec::new();
     for peer in peers {
-        let node = &peer.spec.node;
-        let Some(status) = &peer.status else { continue };
-        let dropped = status
-            .conditions
-            .iter()
-            .find(|it| it.type_ == "ForwardDropped" && it.status == "True");
-        if let Some(condition) = dropped {
-            let chains = chains(&condition.message);
-            all.push(
-                Finding::problem("forward-drop", condition.message.clone())
-                    .at(format!("Node {node}"))
-                    .todo(
-                        chains
-                            .iter()
-                            .map(|chain| accept(chain))
-                            .collect::<Vec<_>>()
-                            .join("; "),
-                    ),
-            );
+        all.extend(forward_drops(peer));
+        match peer.status.as_ref().and_then(|status| status.host.as_ref()) {
+            Some(host) => {
+                all.extend(forwarding(peer, host));
+                all.extend(underlay(peer, host));
+                all.extend(
+                    host.clock_ahead_seconds
+                        .and_then(|ahead| node_clock(&peer.spec.node, ahead.into())),
+                );
+            }
+            None => silent.push(peer.spec.node.as_str()),
         }
+    }
+    if !silent.is_empty() {
+        all.push(
+            Finding::unknown(
+                ID,
+                format!("agents do not tell of their hosts: {}", some(silent)),
+            )
+            .todo("are these agents running, and of the same version as this program?"),
+        );
+    }
+    if all.is_empty() {
+        all.push(Finding::ok(ID, "forwarding, other firewalls, reverse-path filter, MTU and clocks are in order on every node"));
     }
     all
 }
 
-/// The chains that a condition's message names, as `family table chain`.
-fn chains(message: &str) -> Vec<String> {
-    let Some((_, list)) = message.split_once("override: ") else {
-        return Vec::new();
-    };
-    let list = list.split(". Accept").next().unwrap_or(list);
-    list.split("; ").map(str::to_owned).collect()
+fn at(peer: &Peer) -> String {
+    format!("Node {}", peer.spec.node)
 }
 
-/// The command that lets our traffic through a chain that drops by default.
+/// Other tables' chains that drop, by what the agent tells or, of an older agent, by its condition.
+fn forward_drops(peer: &Peer) -> Option<Finding> {
+    let status = peer.status.as_ref()?;
+    let told = status
+        .host
+        .as_ref()
+        .map(|host| host.forward_drops.clone())
+        .unwrap_or_default();
+    let condition = status
+        .conditions
+        .iter()
+        .find(|it| it.type_ == "ForwardDropped" && it.status == "True");
+    let chains = if told.is_empty() {
+        named(&condition?.message)
+    } else {
+        told
+    };
+    let rules: Vec<String> = chains.iter().map(|chain| accept(chain)).collect();
+    Some(
+        Finding::problem(
+            "forward-drop",
+            format!(
+                "other forward chains drop by default, which Tieline cannot override: {}",
+                some(&chains)
+            ),
+        )
+        .at(at(peer))
+        .todo(format!(
+            "{}; and keep the rule over a reboot",
+            rules.join("; ")
+        )),
+    )
+}
+
+/// The chains that a condition's message names.
+fn named(message: &str) -> Vec<String> {
+    let list = message
+        .split_once("override: ")
+        .map_or("", |(_, list)| list);
+    let list = list.split(". Accept").next().unwrap_or(list);
+    list.split("; ")
+        .filter(|chain| !chain.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The command that lets our traffic through a chain, `family table chain`, that drops by default.
 fn accept(chain: &str) -> String {
     let words: Vec<&str> = chain.split(' ').collect();
+    let both = |program: &str| {
+        format!("{program} -I FORWARD -i tie+ -j ACCEPT; {program} -I FORWARD -o tie+ -j ACCEPT")
+    };
     match words.as_slice() {
-        ["ip", "filter", "FORWARD"] => {
-            "iptables -I FORWARD -i tie+ -j ACCEPT; iptables -I FORWARD -o tie+ -j ACCEPT"
-                .to_owned()
-        }
-        ["ip6", "filter", "FORWARD"] => {
-            "ip6tables -I FORWARD -i tie+ -j ACCEPT; ip6tables -I FORWARD -o tie+ -j ACCEPT"
-                .to_owned()
-        }
+        ["ip", "filter", "FORWARD"] => both("iptables"),
+        ["ip6", "filter", "FORWARD"] => both("ip6tables"),
         _ => format!(
             "nft insert rule {chain} iifname \"tie*\" accept; nft insert rule {chain} oifname \"tie*\" accept"
         ),
     }
+}
+
+fn forwarding(peer: &Peer, host: &HostFacts) -> Option<Finding> {
+    // Switched on with the mesh: before that it says nothing.
+    peer.status.as_ref()?.applied_revision?;
+    let mut off = Vec::new();
+    if host.forwards_ipv4 == Some(false) {
+        off.push("net.ipv4.ip_forward");
+    }
+    let has_ipv6 = peer.spec.pod_cidrs.iter().any(|cidr| cidr.contains(':'));
+    if has_ipv6 && host.forwards_ipv6 == Some(false) {
+        off.push("net.ipv6.conf.all.forwarding");
+    }
+    if off.is_empty() {
+        return None;
+    }
+    Some(
+        Finding::problem("forwarding", format!("the node does not forward packets: {} is 0 though the mesh switched it on", off.join(" and ")))
+            .at(at(peer))
+            .todo("find what sets it back (a file of /etc/sysctl.d, a configuration management) and set it to 1 there"),
+    )
+}
+
+fn underlay(peer: &Peer, host: &HostFacts) -> Vec<Finding> {
+    let mut all = Vec::new();
+    for device in &host.underlay {
+        let name = &device.device;
+        if device.mtu < LEAST_MTU {
+            all.push(
+                Finding::problem("mtu", format!("the MTU of {name} is {}: a tunnel needs 80 of it, and IPv6 needs 1280 inside, so {LEAST_MTU} at least", device.mtu))
+                    .at(at(peer))
+                    .todo(format!("ip link set {name} mtu 1500, where the network carries it, and in the network configuration")),
+            );
+        } else if device.mtu > USUAL_MTU && peer.spec.gateway_rank.is_some() {
+            all.push(
+                Finding::warning("mtu", format!("the MTU of {name} is {}, and between sites a path often carries no more than {USUAL_MTU}: larger packets would vanish", device.mtu))
+                    .at(at(peer))
+                    .todo(format!("ping -M do -s {} from here to the gateways of other sites; where that fails, lower the MTU of the route to them: ip route change … mtu {USUAL_MTU}", device.mtu.saturating_sub(28))),
+            );
+        }
+    }
+    let strict: Vec<&str> = host
+        .underlay
+        .iter()
+        .filter(|it| it.reverse_path_filter == Some(STRICT))
+        .map(|it| it.device.as_str())
+        .collect();
+    if host.underlay.len() > 1 && !strict.is_empty() {
+        all.push(
+            Finding::warning("reverse-path-filter", format!("the node has several ways out, and the reverse-path filter of {} is strict: what comes in by another way than the answer takes is dropped", some(strict)))
+                .at(at(peer))
+                .todo("set net.ipv4.conf.all.rp_filter=2 (loose), unless packets always come and go by the same device"),
+        );
+    }
+    all
 }

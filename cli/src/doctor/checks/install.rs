@@ -19,6 +19,8 @@ const POLICIES: &[&str] = &[
 ];
 /// Clocks that differ by more than this, in seconds, are told of. The server tells whole seconds, and the way takes time.
 const CLOCK_WARNING: u64 = 5;
+/// From here on tokens and certificates can be refused as not valid yet.
+const CLOCK_PROBLEM: u64 = 60;
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut all = vec![kubernetes(facts), clock(facts)];
@@ -73,6 +75,28 @@ fn offset(ahead: i64) -> String {
     format!("{} s {direction}", ahead.unsigned_abs())
 }
 
+/// How bad a node's clock is.
+pub(super) fn node_clock(node: &str, ahead: i64) -> Option<Finding> {
+    const ID: &str = "clock-node";
+    if ahead.unsigned_abs() < CLOCK_WARNING {
+        return None;
+    }
+    let message = format!(
+        "the node's clock is about {} the API server's; WireGuard refuses handshakes of a clock that was set back, and tokens and certificates are judged by it",
+        offset(ahead)
+    );
+    let finding = if ahead.unsigned_abs() >= CLOCK_PROBLEM {
+        Finding::problem(ID, message)
+    } else {
+        Finding::warning(ID, message)
+    };
+    Some(
+        finding
+            .at(format!("Node {node}"))
+            .todo("synchronise the node's clock (NTP, chrony or systemd-timesyncd)"),
+    )
+}
+
 fn definitions(facts: &Facts) -> Vec<Finding> {
     const ID: &str = "definitions";
     const HELP: &str =
@@ -91,7 +115,7 @@ fn definitions(facts: &Facts) -> Vec<Finding> {
     if missing.len() == wanted.len() {
         return vec![
             Finding::warning(ID, "Tieline is not installed: none of its definitions is there")
-                .todo("helm install tieline …; it changes nothing on a node until a ClusterLink is applied, and then doctor can look at the nodes too"),
+                .todo("helm install tieline …; it changes nothing on a node until a ClusterLink is applied; from then on agents tell of their nodes, so run doctor again"),
         ];
     }
     let mut all = Vec::new();

@@ -740,3 +740,97 @@ fn what_could_not_be_read_is_unknown_and_no_check_invents_it() {
     assert_eq!(only(&facts, UNREAD).message, "cannot list nodes: forbidden");
     assert!(find(&all, "pod-cidrs").is_empty() && find(&all, "cni").is_empty());
 }
+
+#[test]
+fn what_agents_tell_of_their_hosts_is_judged() {
+    let up = json!([condition("PathsUp", "True", "AllUp", "1 of 1")]);
+    let with = |host: Value| {
+        let mut peer = peer("a", "1.0.0", up.clone());
+        peer["status"]["host"] = host;
+        Facts {
+            peers: objects([peer]),
+            ..Facts::empty()
+        }
+    };
+    let device = |name: &str, mtu: u32, filter: u8| json!({"device": name, "mtu": mtu, "reversePathFilter": filter});
+    let fine = || json!({"kernel": "6.1", "forwardsIpv4": true, "forwardsIpv6": true, "underlay": [device("eth0", 1500, 1)]});
+    let changed = |field: &str, value: Value| {
+        let mut host = fine();
+        host[field] = value;
+        with(host)
+    };
+    assert_eq!(only(&with(fine()), "host").severity, Severity::Ok);
+    for (what, facts, id, severity, says) in [
+        (
+            "no forwarding",
+            changed("forwardsIpv4", json!(false)),
+            "forwarding",
+            Severity::Problem,
+            "net.ipv4.ip_forward",
+        ),
+        (
+            "small MTU",
+            changed("underlay", json!([device("eth0", 1300, 0)])),
+            "mtu",
+            Severity::Problem,
+            "1300",
+        ),
+        (
+            "jumbo gateway",
+            changed("underlay", json!([device("eth0", 9001, 0)])),
+            "mtu",
+            Severity::Warning,
+            "9001",
+        ),
+        (
+            "two uplinks",
+            changed(
+                "underlay",
+                json!([device("eth0", 1500, 1), device("eth1", 1500, 2)]),
+            ),
+            "reverse-path-filter",
+            Severity::Warning,
+            "eth0",
+        ),
+        (
+            "drop",
+            changed("forwardDrops", json!(["ip filter FORWARD"])),
+            "forward-drop",
+            Severity::Problem,
+            "iptables -I FORWARD -i tie+",
+        ),
+        (
+            "clock",
+            changed("clockAheadSeconds", json!(-30)),
+            "clock-node",
+            Severity::Warning,
+            "30 s behind",
+        ),
+        (
+            "clock far",
+            changed("clockAheadSeconds", json!(3600)),
+            "clock-node",
+            Severity::Problem,
+            "3600 s ahead of",
+        ),
+    ] {
+        let finding = only(&facts, id);
+        assert_eq!(
+            (finding.severity, finding.place.as_str()),
+            (severity, "Node a"),
+            "{what}"
+        );
+        let text = format!("{} {}", finding.message, finding.action);
+        assert!(text.contains(says), "{what}: {text}");
+        assert!(!finding.action.is_empty(), "{what}");
+    }
+    let old = Facts {
+        peers: objects([peer("a", "1.0.0", up.clone())]),
+        ..Facts::empty()
+    };
+    assert!(
+        only(&old, "host")
+            .message
+            .contains("do not tell of their hosts: a")
+    );
+}
