@@ -7,6 +7,7 @@
 mod connect;
 mod doctor;
 mod files;
+mod gather;
 mod node_config;
 mod offline;
 mod plan;
@@ -61,6 +62,11 @@ enum Command {
         after_help = "Looks at Kubernetes' version, our definitions and policies, who gives nodes their podCIDRs, CNI and kube-proxy, permissions,\nversions, clocks, conditions, and what the agents tell of their nodes: forwarding, other firewalls, MTU, paths.\nEach line says what was found and what to do. Recommended order: doctor, helm install (which changes nothing on a\nnode), doctor, then apply a ClusterLink, doctor.\n\nExit code: 0 no problem (there may be warnings), 1 problems, 2 it could not look at everything.\n\nExamples:\n  tieline doctor\n  tieline doctor -o json | jq '.findings[] | select(.severity == \"problem\")'\n  tieline doctor --context prod --namespace tieline-system"
     )]
     Doctor(doctor::DoctorArgs),
+    /// Write a support bundle: objects, events, logs and doctor's findings, without secrets.
+    #[command(
+        after_help = "Holds the objects of tieline.dev, workloads, events, leases and logs of our namespaces, nodes (trimmed), versions, and\nwhat doctor says. Secrets are never read, so neither keys nor chart values are in it; what looks like a secret in an\nobject or a log is taken out. It prints what it holds and what was left out; README.txt in it says the same.\nAddresses, names of nodes and public keys are in it: look through it before you give it away.\n\nExit code: 0 written, 1 not.\n\nExamples:\n  tieline gather\n  tieline gather -o case-17.tar.gz --pods 50\n  tar -tzf case-17.tar.gz"
+    )]
+    Gather(gather::GatherArgs),
     /// Take the mesh down in order: delete the ClusterLinks and wait until nothing planned is left. Grants stay.
     #[command(
         after_help = "This is what `helm uninstall` runs first, with --cleanup-pod, which also removes from every node what its agent made.\n\nExit code: 0 all of it is gone, 1 not.\n\nExample:\n  tieline withdraw --yes"
@@ -135,6 +141,10 @@ fn execute(command: Command) -> Result<ExitCode> {
                 }
             }
             Ok(ExitCode::from(diagnosis.exit_code()))
+        }
+        Command::Gather(args) => {
+            runtime()?.block_on(gather::gather(&args, env!("CARGO_PKG_VERSION")))?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Withdraw(args) => {
             runtime()?.block_on(withdraw::withdraw(&args))?;

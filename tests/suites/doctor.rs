@@ -2,6 +2,8 @@
 //!
 //! One control plane on loopback, which is changed from test to test: they run in the order that they stand in.
 
+#[path = "doctor/bundle.rs"]
+mod bundle;
 #[path = "doctor/diagnosis.rs"]
 mod diagnosis;
 #[path = "doctor/support.rs"]
@@ -24,13 +26,16 @@ fn main() -> ExitCode {
             .map_err(|failure| format!("the API server could not be prepared: {failure:#}"))
     };
     let stage = Arc::new(started);
-    let trials = diagnosis::tests().into_iter().map(|(sentence, test)| {
-        let stage = Arc::clone(&stage);
-        Trial::test(sentence, move || match stage.as_ref() {
-            Ok(stage) => test(stage).map_err(|failure| Failed::from(format!("{failure:#}"))),
-            Err(failure) => Err(Failed::from(failure.clone())),
-        })
-    });
+    let trials = diagnosis::tests()
+        .into_iter()
+        .chain(bundle::tests())
+        .map(|(sentence, test)| {
+            let stage = Arc::clone(&stage);
+            Trial::test(sentence, move || match stage.as_ref() {
+                Ok(stage) => test(stage).map_err(|failure| Failed::from(format!("{failure:#}"))),
+                Err(failure) => Err(Failed::from(failure.clone())),
+            })
+        });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     drop(stage);
     conclusion.exit_code()

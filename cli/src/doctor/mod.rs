@@ -17,6 +17,7 @@ use serde::Serialize;
 
 pub(crate) use checks::Finding;
 use checks::{Severity, UNREAD};
+pub(crate) use collect::{pages, plain};
 
 /// Flags of `tieline doctor`.
 #[derive(Debug, clap::Args)]
