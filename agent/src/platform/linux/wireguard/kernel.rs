@@ -8,7 +8,7 @@ use crate::platform::linux::Cause;
 use crate::platform::linux::links::{self, Links};
 use crate::platform::linux::netlink::Netlink;
 use netlink_packet_route::link::InfoKind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::SystemTime;
 use tieline_core::cidr::{Prefix, PrefixSet};
@@ -111,11 +111,12 @@ impl Kernel {
                 return changes.iter().map(|_| Err(text.clone().into())).collect();
             }
         };
-        let mut before: BTreeMap<PublicKey, PrefixSet> = before
-            .peers
-            .iter()
-            .filter_map(|peer| Some((key_of(&peer.config.public_key)?, prefixes(peer))))
-            .collect();
+        let mut before = Before::new(
+            before
+                .peers
+                .iter()
+                .filter_map(|peer| Some((key_of(&peer.config.public_key)?, prefixes(peer)))),
+        );
         let builders: Vec<Vec<PeerConfigBuilder>> = changes
             .iter()
             .map(|change| builders(change, &mut before))
@@ -150,15 +151,51 @@ fn interface(name: DeviceName) -> io::Result<InterfaceName> {
     Ok(name.to_string().parse::<InterfaceName>()?)
 }
 
-/// One change as messages: the first replaces the allowed IPs only when some have to go, since the peer is without any for
-/// a moment then; further ones add what did not fit. `before` is what each peer is allowed, and is kept in step.
-fn builders(
-    change: &PeerChange<'_>,
-    before: &mut BTreeMap<PublicKey, PrefixSet>,
-) -> Vec<PeerConfigBuilder> {
+/// A peer that nobody is: Curve25519's base point. It takes what other peers are to lose, and goes.
+const STAND_IN: [u8; 32] = {
+    let mut bytes = [0; 32];
+    bytes[0] = 9;
+    bytes
+};
+
+/// What the peers of a device are allowed, kept in step with the messages that are made.
+#[derive(Debug, Default)]
+struct Before {
+    allowed: BTreeMap<PublicKey, PrefixSet>,
+    owners: BTreeMap<Prefix, PublicKey>,
+}
+
+impl Before {
+    fn new(peers: impl Iterator<Item = (PublicKey, PrefixSet)>) -> Self {
+        let mut before = Self::default();
+        for (key, allowed) in peers {
+            before.put(key, allowed);
+        }
+        before
+    }
+
+    /// As the kernel: a prefix that is given to one peer is taken from another.
+    fn put(&mut self, key: PublicKey, allowed: PrefixSet) {
+        self.owners
+            .extend(allowed.iter().map(|prefix| (prefix, key)));
+        self.allowed.insert(key, allowed);
+    }
+
+    /// What a peer has now, without what others took meanwhile.
+    fn of(&self, key: &PublicKey) -> BTreeSet<Prefix> {
+        let all = self.allowed.get(key).into_iter().flat_map(PrefixSet::iter);
+        all.filter(|prefix| self.owners.get(prefix) == Some(key))
+            .collect()
+    }
+}
+
+/// One change as messages: the first says all but what did not fit, further ones add that. The kernel can only replace all
+/// of a peer's allowed IPs, and for a moment the peer is without any then. So what has to go is given to a stand-in, which
+/// is removed: no packet of what stays is ever refused.
+fn builders(change: &PeerChange<'_>, before: &mut Before) -> Vec<PeerConfigBuilder> {
     match change {
         PeerChange::Remove(key) => {
-            before.remove(key);
+            before.allowed.remove(key);
             // Removing a peer that is not there would add and remove it: harmless.
             vec![PeerConfigBuilder::new(&Key(*key.as_bytes())).remove()]
         }
@@ -168,28 +205,15 @@ fn builders(
             preshared_key,
         } => {
             let raw = Key(*key.as_bytes());
-            let old = before
-                .insert(*key, peer.allowed_ips.clone())
-                .unwrap_or_default();
-            let shrinks = old
-                .iter()
-                .any(|prefix| !peer.allowed_ips.iter().any(|new| new == prefix));
-            let missing: Vec<AllowedIp> = peer
-                .allowed_ips
-                .iter()
-                .filter(|new| shrinks || !old.iter().any(|prefix| prefix == *new))
-                .map(|prefix| AllowedIp {
-                    address: prefix.address(),
-                    cidr: prefix.len(),
-                })
-                .collect();
+            let old = before.of(key);
+            let new: BTreeSet<Prefix> = peer.allowed_ips.iter().collect();
+            before.put(*key, peer.allowed_ips.clone());
+            let missing: Vec<AllowedIp> = new.difference(&old).map(allowed_ip).collect();
+            let surplus: Vec<AllowedIp> = old.difference(&new).map(allowed_ip).collect();
             let mut chunks = missing.chunks(PREFIXES_PER_MESSAGE);
             let mut first = PeerConfigBuilder::new(&raw)
                 .set_persistent_keepalive_interval(peer.keepalive.unwrap_or(0))
                 .add_allowed_ips(chunks.next().unwrap_or_default());
-            if shrinks {
-                first = first.replace_allowed_ips();
-            }
             if let Some(endpoint) = peer.endpoint {
                 first = first.set_endpoint(endpoint);
             }
@@ -198,8 +222,24 @@ fn builders(
                 None => first.unset_preshared_key(),
             };
             let rest = chunks.map(|chunk| PeerConfigBuilder::new(&raw).add_allowed_ips(chunk));
-            std::iter::once(first).chain(rest).collect()
+            let stand_in = || PeerConfigBuilder::new(&Key(STAND_IN));
+            let moved = surplus
+                .chunks(PREFIXES_PER_MESSAGE)
+                .map(|chunk| stand_in().add_allowed_ips(chunk));
+            let gone = (!surplus.is_empty()).then(|| stand_in().remove());
+            std::iter::once(first)
+                .chain(rest)
+                .chain(moved)
+                .chain(gone)
+                .collect()
         }
+    }
+}
+
+fn allowed_ip(prefix: &Prefix) -> AllowedIp {
+    AllowedIp {
+        address: prefix.address(),
+        cidr: prefix.len(),
     }
 }
 
