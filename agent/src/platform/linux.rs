@@ -289,7 +289,11 @@ impl Linux {
             Change::RemoveRoute(key) => routes::remove(netlink, key).await?,
             Change::AddRule(rule) => rules::add(netlink, rule).await?,
             Change::RemoveRule(rule) => rules::remove(netlink, rule).await?,
-            Change::ReplaceFirewall(ruleset) => self.firewall.replace(ruleset).await?,
+            Change::ReplaceFirewall(ruleset) => {
+                self.firewall
+                    .replace(ruleset, self.generation.as_ref())
+                    .await?;
+            }
             Change::RemoveFirewall => return Ok(u64::from(self.firewall.remove().await?)),
             Change::CreateDevice(name, device) | Change::ConfigureDevice(name, device) => {
                 let private_key = secrets.private_keys.get(name);

@@ -19,6 +19,10 @@ pub(crate) const TESTS: &[Test] = &[
         "tables_are_read_back_and_a_restart_does_not_rewrite_them",
         read_back,
     ),
+    (
+        "a_table_deleted_while_it_is_read_back_is_written_again",
+        deleted_meanwhile,
+    ),
     ("tables_that_others_change_are_written_again", written_again),
     (
         "tables_of_an_unknown_past_are_removed_when_nothing_is_wanted",
@@ -164,6 +168,39 @@ fn written_again() {
                 wanted,
                 "after {damage}"
             );
+        }
+    });
+}
+
+/// Somebody deletes a table in the moment between its load and its read-back: it must not be taken for written.
+fn deleted_meanwhile() {
+    block_on(async {
+        sh(CABLE);
+        let (directory, wanted) = (state_dir(), walled("eth0"));
+        let mut linux = open(directory.path(), &[]).await;
+        for round in 0..5 {
+            let mut enemy = std::process::Command::new("sh")
+                .args([
+                    "-c",
+                    "until nft delete table netdev tieline 2>/dev/null; do :; done",
+                ])
+                .spawn()
+                .unwrap();
+            // At the latest the second turn finds out; the third has nothing to do.
+            for _ in 0..2 {
+                reach(&mut linux, &wanted, &Secrets::default()).await;
+                enemy.wait().unwrap();
+            }
+            assert_eq!(
+                linux.observe().await.unwrap().state,
+                wanted,
+                "round {round}"
+            );
+            assert!(
+                sh("nft list table netdev tieline").contains("hook egress"),
+                "round {round}"
+            );
+            sh("nft delete table inet tieline; nft delete table netdev tieline");
         }
     });
 }

@@ -5,12 +5,15 @@
 //! rewrite, and notices any change by others. Listing costs processes, so it is only done when the kernel's ruleset or its
 //! links changed since the last time.
 
+use super::generation::{self, Generation};
 use super::{nft, state};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
 use tieline_core::host::firewall::Ruleset;
 
+/// How often tables are written again when others change rulesets while ours are read back.
+const TRIES: u32 = 4;
 /// Families and names of our tables.
 const TABLES: [(&str, &str); 2] = [("inet", "tieline"), ("netdev", "tieline")];
 
@@ -66,16 +69,33 @@ impl Firewall {
         }))
     }
 
-    /// Replaces our tables.
-    pub(super) async fn replace(&mut self, ruleset: &Ruleset) -> io::Result<()> {
-        nft::load(&ruleset.script()).await?;
-        let loaded = Loaded {
-            ruleset: ruleset.clone(),
-            listing: list().await?,
-        };
-        state::save(&self.file, &loaded)?;
-        self.loaded = Some(loaded);
-        Ok(())
+    /// Replaces our tables. What the kernel lists afterwards counts as ours only when nobody else has committed anything from
+    /// before the load until after the listing; else a table that was changed or deleted meanwhile would be taken for what we
+    /// wrote. Where it never is as quiet as that, nothing is remembered, and the next look writes again.
+    pub(super) async fn replace(
+        &mut self,
+        ruleset: &Ruleset,
+        generation: Option<&Generation>,
+    ) -> io::Result<()> {
+        let script = ruleset.script();
+        for _ in 0..TRIES {
+            let before = read(generation).await;
+            nft::load(&script).await?;
+            let listing = list().await?;
+            // A kernel that does not tell its generation is believed.
+            if before.is_some() && read(generation).await != before.map(generation::next) {
+                continue;
+            }
+            let loaded = Loaded {
+                ruleset: ruleset.clone(),
+                listing,
+            };
+            state::save(&self.file, &loaded)?;
+            self.loaded = Some(loaded);
+            return Ok(());
+        }
+        self.loaded = None;
+        state::remove(&self.file)
     }
 
     /// Removes our tables; tables that are gone already are no error. Tells whether there were any.
@@ -92,6 +112,13 @@ impl Firewall {
         self.loaded = None;
         state::remove(&self.file)?;
         Ok(!script.is_empty())
+    }
+}
+
+async fn read(generation: Option<&Generation>) -> Option<u32> {
+    match generation {
+        Some(generation) => generation.read().await,
+        None => None,
     }
 }
 

@@ -42,6 +42,11 @@ impl Generation {
     }
 }
 
+/// The generation that one committed transaction makes of `generation`; 0 is left out.
+pub(super) fn next(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
+}
+
 fn request() -> [u8; HEADERS] {
     let mut message = [0; HEADERS];
     message[..4].copy_from_slice(&(HEADERS as u32).to_ne_bytes());
