@@ -305,7 +305,7 @@ fn restarts(world: &mut World, reporter: &mut Reporter) -> Result<()> {
         })?;
     }
     std::thread::sleep(Duration::from_secs(1));
-    let report = pings.stop();
+    let report = pings.stop_within(PATIENCE / 3);
     let (sent, lost) = report.totals();
     let slowest = report.pairs.iter().map(|pair| pair.slowest).max();
     reporter.figures(

@@ -195,11 +195,25 @@ impl PingStream {
 
     /// Stops sending, waits for the last answers and reports.
     #[must_use]
-    pub fn stop(mut self) -> PingReport {
+    pub fn stop(self) -> PingReport {
+        self.stop_within(GRACE)
+    }
+
+    /// As [`PingStream::stop`], for a machine so slow that an answer may take as long as `grace`.
+    #[must_use]
+    pub fn stop_within(mut self, grace: Duration) -> PingReport {
         for task in self.senders.drain(..) {
             task.abort();
         }
-        std::thread::sleep(GRACE);
+        let end = Instant::now() + grace;
+        loop {
+            // The sender may have been in the middle of a round.
+            std::thread::sleep(GRACE.min(grace) / 4);
+            let (sent, back) = self.progress();
+            if sent == back || Instant::now() > end {
+                break;
+            }
+        }
         for task in self.receivers.drain(..) {
             task.abort();
         }
