@@ -1,7 +1,6 @@
 //! The agent of one node.
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use std::io::IsTerminal;
 use std::path::Path;
 use tieline_agent::boot;
@@ -18,12 +17,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, sleep};
 use tracing_subscriber::EnvFilter;
 
+/// The version that this build reports; only this file is compiled again for another one.
+const VERSION: &str = match option_env!("TIELINE_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 /// Pause before the state directory is tried again, while another agent holds it.
 const LOCK_PAUSE: Duration = Duration::from_millis(500);
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Options { command, settings } = Options::parse();
+    let Options { command, settings } = Options::read(VERSION);
     start_log(settings.log_format);
     match command.unwrap_or(Command::Run) {
         Command::Run => keep_running(settings).await,

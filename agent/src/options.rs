@@ -1,6 +1,6 @@
 //! What the agent is told at start: one struct, read in one place, each flag also an environment variable.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tieline_core::host::DEFAULT_PORT;
@@ -18,6 +18,18 @@ pub struct Options {
     /// Settings of the agent.
     #[command(flatten)]
     pub settings: Settings,
+}
+
+impl Options {
+    /// Reads the command line and the environment of this process, as the build of that version. Ends the process after
+    /// `--help`, `--version` or a flag that it does not know.
+    #[must_use]
+    pub fn read(version: &'static str) -> Self {
+        let matches = Self::command().version(version).get_matches();
+        let mut options = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        options.settings.version = version;
+        options
+    }
 }
 
 /// What to do.
@@ -55,6 +67,9 @@ pub enum Command {
 /// Settings of the agent.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
+    /// This build's version, as Peers and metrics show it.
+    #[arg(skip = env!("CARGO_PKG_VERSION"))]
+    pub version: &'static str,
     /// Name of this node in its cluster; needed to run.
     #[arg(long, env = "NODE_NAME", global = true)]
     pub node_name: Option<NodeName>,

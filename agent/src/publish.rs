@@ -53,6 +53,8 @@ pub struct Statement {
     pub sessions: Vec<VpnSessions>,
     /// What the host's own network is like, once it was looked at.
     pub host: Option<HostFacts>,
+    /// The agent's version.
+    pub version: &'static str,
     /// Conditions, in order of type.
     pub verdicts: Vec<Verdict>,
 }
@@ -181,7 +183,7 @@ fn compose(statement: &Statement, current: &OwnPeer, now: Timestamp) -> PeerStat
         sessions: statement.sessions.clone(),
         backend: Some(statement.backend),
         host: statement.host.clone(),
-        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        version: Some(statement.version.to_owned()),
         conditions: conditions.collect(),
         ..peer_status(&statement.claim)
     }

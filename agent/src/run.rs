@@ -69,7 +69,7 @@ pub async fn run<P: Platform>(
     settings: &Settings,
     stop: impl Future<Output = ()>,
 ) {
-    let metrics = Metrics::new(agent.platform.backend());
+    let metrics = Metrics::new(agent.platform.backend(), settings.version);
     let shared = Arc::new(Shared::default());
     let (state, statements) = tokio::sync::watch::channel(None);
     let background = [
@@ -227,6 +227,7 @@ impl<P: Platform> Loop<'_, P> {
             paths: outcome.path_count(),
             sessions: outcome.session_counts(),
             host: self.agent.host(),
+            version: self.settings.version,
             verdicts: outcome.verdicts(),
         }
     }

@@ -16,7 +16,7 @@ mod table;
 mod withdraw;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -87,17 +87,19 @@ enum PlanOutput {
     Json,
 }
 
-/// Runs the command line and says how it ended. Errors are printed with their causes.
+/// Runs the command line, as the build of that version, and says how it ended. Errors are printed with their causes.
 #[must_use]
-pub fn run() -> ExitCode {
-    let outcome = execute(Cli::parse().command);
+pub fn run(version: &'static str) -> ExitCode {
+    let matches = Cli::command().version(version).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let outcome = execute(cli.command, version);
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
 }
 
-fn execute(command: Command) -> Result<ExitCode> {
+fn execute(command: Command, version: &str) -> Result<ExitCode> {
     match command {
         Command::Plan { filename, output } => {
             let offline = offline::plan(&filename)?;
@@ -127,7 +129,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Doctor(args) => {
             let diagnosis =
-                match runtime()?.block_on(doctor::examine(&args, env!("CARGO_PKG_VERSION"))) {
+                match runtime()?.block_on(doctor::examine(&args, version)) {
                     Ok(diagnosis) => diagnosis,
                     Err(error) => {
                         eprintln!("error: {error:#}");
@@ -143,7 +145,7 @@ fn execute(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::from(diagnosis.exit_code()))
         }
         Command::Gather(args) => {
-            runtime()?.block_on(gather::gather(&args, env!("CARGO_PKG_VERSION")))?;
+            runtime()?.block_on(gather::gather(&args, version))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Withdraw(args) => {
@@ -165,7 +167,7 @@ fn execute(command: Command) -> Result<ExitCode> {
             })
         }
         Command::Version => {
-            println!("tieline {}", env!("CARGO_PKG_VERSION"));
+            println!("tieline {version}");
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -108,7 +108,7 @@ pub async fn run(
     mut shutdown: channel::Receiver<bool>,
 ) -> Result<(), RunError> {
     let store = Arc::new(Store::default());
-    let metrics = Metrics::default();
+    let metrics = Metrics::new(options.version);
     let admin = admin::serve(
         options.metrics_address,
         metrics.clone(),

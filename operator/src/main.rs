@@ -1,16 +1,21 @@
 //! `tieline-operator`: reads the command line, sets up logging and signals, and runs.
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use std::io::IsTerminal;
 use tieline_operator::options::{LogFormat, Options};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+/// The version that this build reports; only this file is compiled again for another one.
+const VERSION: &str = match option_env!("TIELINE_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 #[tokio::main]
 async fn main() -> Result<()> {
-    let options = Options::parse();
+    let options = Options::read(VERSION);
     log(&options)?;
     let (stop, shutdown) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -22,7 +27,7 @@ async fn main() -> Result<()> {
         }
         stop.send_replace(true);
     });
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), cluster = %options.cluster_name, "tieline-operator");
+    tracing::info!(version = VERSION, cluster = %options.cluster_name, "tieline-operator");
     let client = tieline_operator::client(options.kubeconfig.as_deref()).await?;
     tieline_operator::run(client, options, shutdown).await?;
     Ok(())

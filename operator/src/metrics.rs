@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
 
@@ -45,8 +46,10 @@ pub struct Metrics {
     registry: Arc<Registry>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Numbers at zero, of a build of that version.
+    #[must_use]
+    pub fn new(version: &str) -> Self {
         let steps = || {
             Histogram::new([
                 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
@@ -67,6 +70,11 @@ impl Default for Metrics {
             pass_seconds: steps(),
             registry: Arc::default(),
         };
+        registry.register(
+            "build",
+            "Version of this operator",
+            Info::new(vec![("version", version.to_owned())]),
+        );
         registry.register(
             "writes",
             "Requests that change an object",
@@ -119,9 +127,7 @@ impl Default for Metrics {
             ..metrics
         }
     }
-}
 
-impl Metrics {
     /// All metrics in the OpenMetrics text format.
     #[must_use]
     pub fn render(&self) -> String {
@@ -140,7 +146,7 @@ mod tests {
     /// `docs/metrics.md` is made from the file.
     #[test]
     fn what_a_fresh_operator_serves_is_what_metrics_txt_shows() {
-        let metrics = Metrics::default();
+        let metrics = Metrics::new("VERSION");
         let _ = metrics.writes.get_or_create(&WriteLabels {
             resource: "peers",
             outcome: "stored",

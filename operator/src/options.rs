@@ -1,6 +1,6 @@
 //! The command line. Each flag is also an environment variable, and this is the only place that reads either.
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tieline_core::ids::ClusterName;
@@ -12,6 +12,10 @@ use tieline_core::ids::ClusterName;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "tieline-operator", version)]
 pub struct Options {
+    /// This build's version, as metrics show it.
+    #[arg(skip = env!("CARGO_PKG_VERSION"))]
+    pub version: &'static str,
+
     /// Name of the Cluster object that describes the cluster this operator runs in.
     #[arg(long, env = "TIELINE_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: ClusterName,
@@ -71,6 +75,17 @@ pub struct Options {
         default_value = "info"
     )]
     pub log: String,
+}
+
+impl Options {
+    /// Reads the command line and the environment of this process, as the build of that version. Ends the process after
+    /// `--help`, `--version` or a flag that it does not know.
+    #[must_use]
+    pub fn read(version: &'static str) -> Self {
+        let matches = Self::command().version(version).get_matches();
+        let options = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        Self { version, ..options }
+    }
 }
 
 /// How log lines look.

@@ -30,6 +30,7 @@ fn statement(role: Role) -> Statement {
         paths: outcome.path_count(),
         sessions: outcome.session_counts(),
         host: None,
+        version: "1.2.3",
         verdicts: outcome.verdicts(),
     }
 }

@@ -74,7 +74,7 @@ fn start() -> Running {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let mut shell = Loop {
-                metrics: Metrics::new(agent.platform.backend()),
+                metrics: Metrics::new(agent.platform.backend(), "1.2.3"),
                 agent,
                 shared,
                 names: Names::start(BTreeMap::new()),
