@@ -74,6 +74,11 @@ impl Dump {
         Ok(Self { areas })
     }
 
+    /// Adds an area that is read by other means.
+    pub(crate) fn add(&mut self, area: &'static str, lines: Vec<String>) {
+        self.areas.insert(area, lines);
+    }
+
     /// The lines of one area: `links`, `addresses`, `rules IPv4`, `routes IPv6`, `nft`, `sysctls` …
     #[must_use]
     pub fn area(&self, name: &str) -> &[String] {

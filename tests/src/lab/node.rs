@@ -17,6 +17,9 @@ use super::rules::NodeRules;
 use super::topology::{NodeSpec, Site, nth, nth4, nth6};
 use super::traffic::{Endpoint, Server};
 
+/// How far a node's new number is from its old one: further than a site has nodes.
+const RENUMBERED: u32 = 50;
+
 /// A pod: a namespace behind the node's `cni0`, with echo servers on all its addresses.
 #[derive(Debug)]
 pub struct Pod {
@@ -28,6 +31,7 @@ pub struct Pod {
 #[derive(Debug)]
 pub(super) struct Wiring {
     pub(super) site: Site,
+    /// Its number on the site's network at first; the network card's address follows from it.
     pub(super) number: u32,
     pub(super) dual_stack: bool,
     pub(super) pods: u32,
@@ -49,6 +53,8 @@ pub struct Node {
 #[derive(Debug)]
 struct Inner {
     ns: Arc<NetNs>,
+    /// The number that its addresses have now.
+    number: u32,
     prefixes: Vec<IpNet>,
     pods: Vec<Pod>,
     rules: Option<NodeRules>,
@@ -56,9 +62,11 @@ struct Inner {
 
 impl Node {
     pub(super) fn boot(spec: NodeSpec, wiring: Wiring) -> Result<Self> {
-        let ns = power_on(&spec, &wiring)?;
+        let number = wiring.number;
+        let ns = power_on(&spec, &wiring, number)?;
         let inner = Inner {
             ns,
+            number,
             prefixes: Vec::new(),
             pods: Vec::new(),
             rules: None,
@@ -95,7 +103,7 @@ impl Node {
     /// Its address on the site's network.
     #[must_use]
     pub fn address4(&self) -> Ipv4Addr {
-        nth4(self.wiring.site.lan4, self.wiring.number)
+        nth4(self.wiring.site.lan4, self.inner().number)
     }
 
     /// Its IPv6 address on the site's network, in dual-stack topologies.
@@ -103,7 +111,37 @@ impl Node {
     pub fn address6(&self) -> Option<Ipv6Addr> {
         self.wiring
             .dual_stack
-            .then(|| nth6(self.wiring.site.lan6, self.wiring.number))
+            .then(|| nth6(self.wiring.site.lan6, self.inner().number))
+    }
+
+    /// Gives it other addresses on the site's network, as a new lease does: the old ones go, the new ones come, and with them
+    /// the routes that hang on them. Nobody is told.
+    ///
+    /// # Errors
+    ///
+    /// When the site's network is too small or the kernel refuses.
+    pub fn change_addresses(&self) -> Result<()> {
+        let mut inner = self.inner();
+        let (site, old, new) = (&self.wiring.site, inner.number, inner.number + RENUMBERED);
+        anyhow::ensure!(
+            site.lan4.contains(&nth4(site.lan4, new + 1)),
+            "{}: {} has no room for another address",
+            self.name(),
+            site.lan4
+        );
+        let mut lines = vec![format!(
+            "addr del {}/{} dev eth0",
+            nth4(site.lan4, old),
+            site.lan4.prefix_len()
+        )];
+        if self.wiring.dual_stack {
+            lines.push(format!("addr del {}/64 dev eth0", nth6(site.lan6, old)));
+            lines.push(format!("route del default via {}", nth6(site.lan6, 1)));
+        }
+        lines.extend(addressing(&self.wiring, new));
+        inner.ns.ip_batch(&lines)?;
+        inner.number = new;
+        Ok(())
     }
 
     /// Its disk: kept over a reboot, gone with the lab.
@@ -355,7 +393,8 @@ impl Node {
     /// When a process does not end or the new namespace cannot be made.
     pub fn reboot(&self) -> Result<()> {
         self.power_off()?;
-        self.inner().ns = power_on(&self.spec, &self.wiring)?;
+        let mut inner = self.inner();
+        inner.ns = power_on(&self.spec, &self.wiring, inner.number)?;
         Ok(())
     }
 
@@ -398,7 +437,7 @@ impl Node {
     }
 }
 
-fn power_on(spec: &NodeSpec, wiring: &Wiring) -> Result<Arc<NetNs>> {
+fn power_on(spec: &NodeSpec, wiring: &Wiring, number: u32) -> Result<Arc<NetNs>> {
     let ns = NetNs::create_host(&spec.name)?;
     ns.sysctls(&[
         ("net/ipv4/ip_forward", "1"),
@@ -418,10 +457,17 @@ fn power_on(spec: &NodeSpec, wiring: &Wiring) -> Result<Arc<NetNs>> {
     plug_in(&wiring.switch, name)?;
     ns.ip("link set eth0 up")?;
     forwards(&wiring.switch, name)?;
+    ns.ip_batch(&addressing(wiring, number))?;
+    Ok(ns)
+}
+
+/// What gives `eth0` the addresses of that number, and the host its default routes.
+fn addressing(wiring: &Wiring, number: u32) -> Vec<String> {
+    let site = &wiring.site;
     let mut lines = vec![
         format!(
             "addr add {}/{} dev eth0",
-            nth4(site.lan4, wiring.number),
+            nth4(site.lan4, number),
             site.lan4.prefix_len()
         ),
         format!("route add default via {}", nth4(site.lan4, 1)),
@@ -429,12 +475,11 @@ fn power_on(spec: &NodeSpec, wiring: &Wiring) -> Result<Arc<NetNs>> {
     if wiring.dual_stack {
         lines.push(format!(
             "addr add {}/64 dev eth0 nodad",
-            nth6(site.lan6, wiring.number)
+            nth6(site.lan6, number)
         ));
         lines.push(format!("route add default via {}", nth6(site.lan6, 1)));
     }
-    ns.ip_batch(&lines)?;
-    Ok(ns)
+    lines
 }
 
 fn plug_in(switch: &NetNs, port: &str) -> Result<()> {

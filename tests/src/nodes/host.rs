@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
 use serde_json::Value;
@@ -21,6 +21,9 @@ use crate::lab::{Node, Process};
 
 /// Where imported images are put for the host; every archive there is imported at every boot.
 const ARCHIVES: &str = "/var/lib/lab-images";
+
+/// Flags of the kubelet, which hold the node's addresses.
+const KUBELET_FLAGS: &str = "/etc/kubernetes/kubelet.flags";
 
 const CONFIGURE_CNI: &str =
     "cd /etc/cni/net.d && cp ../template.conflist .new && mv .new 10-lab.conflist";
@@ -118,6 +121,23 @@ impl Host {
         self.cgroups.process_in(&format!("pod{uid}"))
     }
 
+    /// Ends the processes of that name; the host's process 1 starts its services again.
+    pub(super) fn restart(&self, name: &str) -> Result<()> {
+        let mut found = false;
+        for entry in fs::read_dir(self.path("/proc"))?.flatten() {
+            let known = fs::read_to_string(entry.path().join("comm"));
+            if known.is_ok_and(|comm| comm.trim() == name) {
+                let number = entry.file_name();
+                let number = number.to_str().context("a process has no number")?;
+                let ended = self.command("kill", &[number]).status()?;
+                ensure!(ended.success(), "{name} {number} does not end");
+                found = true;
+            }
+        }
+        ensure!(found, "no {name} runs here");
+        Ok(())
+    }
+
     /// A path of the host as this process reaches it.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init))
@@ -156,24 +176,11 @@ pub(super) fn provision(node: &Node, common: &Common, control_plane: &ControlPla
     for folder in init::disk_folders(node.disk()) {
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     }
-    let subject = format!("/O=system:nodes/CN=system:node:{name}");
-    let client = control_plane.client_kubeconfig(&format!("kubelet-{name}"), &subject)?;
-    let serving = control_plane.serving_certificate(
-        &format!("kubelet-{name}-serving"),
-        &subject,
-        &addresses(node),
-        &[name],
-    )?;
+    let client = control_plane.client_kubeconfig(&format!("kubelet-{name}"), &subject(name))?;
     let kubernetes = node.disk().join("etc/kubernetes");
     fs::create_dir_all(&kubernetes)?;
-    for (from, to) in [
-        (&control_plane.ca_certificate(), "ca.crt"),
-        (&serving.0, "kubelet.crt"),
-        (&serving.1, "kubelet.key"),
-    ] {
-        fs::copy(from, kubernetes.join(to))
-            .with_context(|| format!("copying {}", from.display()))?;
-    }
+    copy(&control_plane.ca_certificate(), &kubernetes.join("ca.crt"))?;
+    provision_addresses(node, &kubernetes, control_plane)?;
     for (from, to) in [
         (&client, "kubelet.kubeconfig"),
         (&common.proxy_kubeconfig, "proxy.kubeconfig"),
@@ -199,6 +206,36 @@ pub(super) fn provision(node: &Node, common: &Common, control_plane: &ControlPla
     ] {
         fs::write(kubernetes.join(file), text).with_context(|| format!("writing {file}"))?;
     }
+    Ok(())
+}
+
+fn subject(node: &str) -> String {
+    format!("/O=system:nodes/CN=system:node:{node}")
+}
+
+/// What names the node's addresses: the kubelet's flags and its serving certificate. `kubernetes` is the host's
+/// /etc/kubernetes: on the disk of a host that is off, seen from inside one that runs.
+pub(super) fn provision_addresses(
+    node: &Node,
+    kubernetes: &Path,
+    control_plane: &ControlPlane,
+) -> Result<()> {
+    let (name, addresses) = (node.name(), addresses(node));
+    let (certificate, key) = control_plane.serving_certificate(
+        &format!("kubelet-{name}-serving"),
+        &subject(name),
+        &addresses,
+        &[name],
+    )?;
+    copy(&certificate, &kubernetes.join("kubelet.crt"))?;
+    copy(&key, &kubernetes.join("kubelet.key"))?;
+    let flags = config::kubelet_flags(name, &node.spec().site, &addresses);
+    fs::write(kubernetes.join("kubelet.flags"), flags.join(" "))
+        .context("writing the kubelet's flags")
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("copying {}", from.display()))?;
     Ok(())
 }
 
@@ -255,12 +292,8 @@ fn units(node: &Node, common: &Common) -> Vec<Unit> {
         kind,
     };
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let mut kubelet = vec![program("kubelet")];
-    kubelet.extend(config::kubelet_flags(
-        name,
-        &node.spec().site,
-        &addresses(node),
-    ));
+    // Read at every start of it.
+    let kubelet = format!("exec {} $(cat {KUBELET_FLAGS})", program("kubelet"));
     let import = format!(
         "for archive in {ARCHIVES}/*.tar; do ctr -n k8s.io images import \"$archive\" || exit 1; done"
     );
@@ -289,7 +322,7 @@ fn units(node: &Node, common: &Common) -> Vec<Unit> {
         ),
         unit(
             "kubelet",
-            kubelet,
+            vec!["sh".into(), "-c".into(), kubelet],
             &["/run/images-imported"],
             UnitKind::Service,
         ),

@@ -26,6 +26,7 @@ mod binaries;
 mod boot;
 mod cgroups;
 mod config;
+mod dump;
 mod enter;
 mod host;
 mod image;
@@ -400,6 +401,22 @@ impl NodeLab {
     pub fn reboot(&mut self, node: &str) -> Result<()> {
         self.power_off(node)?;
         self.power_on(node)
+    }
+
+    /// Gives a running node other addresses: the network's new lease, then kubelet and kube-proxy start again with the new
+    /// ones, and the site learns the way to its pods.
+    ///
+    /// # Errors
+    ///
+    /// When the node does not run or something is refused.
+    pub fn change_addresses(&mut self, node: &str) -> Result<()> {
+        let machine = Arc::clone(self.lab.node(node)?);
+        let host = self.host(node)?;
+        machine.change_addresses()?;
+        host::provision_addresses(&machine, &host.path("/etc/kubernetes"), &self.control_plane)?;
+        host.restart("kubelet")?;
+        host.restart("kube-proxy")?;
+        self.routes.again()
     }
 
     /// Deletes a node: its host is powered off and its object goes, with the pods on it.
