@@ -7,7 +7,7 @@
 //! | `PathsUp` | at least one path to a gateway is up, or none is needed | none is |
 //! | `VpnSessionsUp` | all sessions of the VPNs that this gateway is active for are up | some are not |
 //! | `RevisionRefused` | the API server offers an older plan | absent |
-//! | `ForwardDropped` | another table drops forwarded packets by default | absent |
+//! | `ForwardDropped` | another table drops forwarded packets by default, and our devices are no exception | absent |
 //! | `SecretsOpened` | absent | a sealed secret cannot be opened |
 //! | `StateKept` | absent | a file of the state directory is damaged or cannot be written |
 //! | `ObjectsRead` | absent | a plan or Peer cannot be read, or a watch does not work |
@@ -151,9 +151,9 @@ impl Outcome {
                 true,
                 "ForeignChain",
                 format!(
-                    "other forward chains drop by default, which Tieline cannot override: {}. Accept traffic from and \
-                     to tie*, or between the planned ranges, there",
-                    list(self.forward_drops.iter().cloned())
+                    "other forward chains drop by default, which Tieline cannot override; let the mesh pass, and keep the \
+                     rules where that firewall is configured: {}",
+                    list(self.forward_drops.iter().map(|chain| remedy(chain)))
                 ),
             ));
         }
@@ -314,6 +314,21 @@ fn verdict(kind: &'static str, holds: bool, reason: &'static str, message: Strin
         reason,
         message,
     }
+}
+
+/// A chain, and the commands that make it accept what comes in by our devices and what goes out by them.
+fn remedy(chain: &str) -> String {
+    let rule = |nft: &str, iptables: &str| match chain {
+        // These tables are iptables'.
+        "ip filter FORWARD" => format!("iptables -I FORWARD {iptables} -j ACCEPT"),
+        "ip6 filter FORWARD" => format!("ip6tables -I FORWARD {iptables} -j ACCEPT"),
+        _ => format!("nft insert rule {chain} {nft} accept"),
+    };
+    format!(
+        "{chain}: run `{}` and `{}`",
+        rule("iifname \"tie*\"", "-i tie+"),
+        rule("oifname \"tie*\"", "-o tie+")
+    )
 }
 
 /// The first entries, and how many more there are.
@@ -488,6 +503,24 @@ mod tests {
                 .iter()
                 .all(|verdict| verdict.kind != "VpnSessionsUp")
         );
+    }
+
+    #[test]
+    fn a_chain_that_drops_is_named_with_the_rules_to_add() {
+        let outcome = Outcome {
+            forward_drops: BTreeSet::from([
+                "inet lockdown fwd".to_owned(),
+                "ip filter FORWARD".to_owned(),
+            ]),
+            ..member()
+        };
+        let message = find(&outcome, "ForwardDropped").message;
+        for words in [
+            "inet lockdown fwd: run `nft insert rule inet lockdown fwd iifname \"tie*\" accept` and `nft insert rule inet lockdown fwd oifname \"tie*\" accept`",
+            "ip filter FORWARD: run `iptables -I FORWARD -i tie+ -j ACCEPT` and `iptables -I FORWARD -o tie+ -j ACCEPT`",
+        ] {
+            assert!(message.contains(words), "{message}");
+        }
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Linux {
             netdev_egress: surroundings::has_netdev_egress().await,
             firewall: Firewall::open(options.state_dir.join("firewall.json")),
             labels: Labels::open(options.state_dir.join("labels.json")),
-            sysctls: Sysctls::default(),
+            sysctls: Sysctls::open(options.state_dir.join("sysctls.json")),
             generation: Generation::open().ok(),
             forward_drops: None,
             endpoints: BTreeSet::new(),
@@ -149,7 +149,7 @@ impl Linux {
     /// Removes everything that carries our names, also what was never observed and when the state directory is lost:
     /// devices, routes of our tables, rules, nft tables; the firewall goes last. Every failure is returned.
     ///
-    /// Sysctls stay as they are: others may rely on them by now.
+    /// Sysctls that were changed get back what the host had, where nobody else has set them since; forwarding stays on.
     pub async fn cleanup(&mut self) -> Vec<PlatformError> {
         let mut failures = Vec::new();
         let observation = match self.observe().await {
@@ -181,6 +181,9 @@ impl Linux {
         if let Err(error) = self.labels.clear() {
             failures.push(writing("remove the file of names", error));
         }
+        if let Err(error) = self.sysctls.restore() {
+            failures.push(writing("give the host its sysctls back", error));
+        }
         failures
     }
 
@@ -199,7 +202,13 @@ impl Linux {
         {
             return Ok(drops.clone());
         }
-        let drops = surroundings::forward_drops(&nft::list_chains().await?);
+        let mut drops = surroundings::forward_drops(&nft::list_chains().await?);
+        for chain in drops.clone() {
+            let rules = nft::list_chain(&chain).await;
+            if rules.is_some_and(|rules| surroundings::lets_mesh_pass(&rules)) {
+                drops.remove(&chain);
+            }
+        }
         self.forward_drops = basis.map(|basis| (basis, drops.clone()));
         Ok(drops)
     }

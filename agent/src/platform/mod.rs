@@ -38,7 +38,7 @@ pub struct Surroundings {
     pub accept_ra: BTreeMap<String, u8>,
     /// Whether nft has `netdev` egress hooks.
     pub netdev_egress: bool,
-    /// Other tables' forward chains that drop by default, as `family table chain`.
+    /// Other tables' forward chains that drop by default and do not except our devices, as `family table chain`.
     pub foreign_forward_drops: BTreeSet<String>,
     /// Release of the kernel.
     pub kernel: Option<String>,

@@ -24,6 +24,10 @@ pub(crate) const TESTS: &[Test] = &[
         secret_to_come,
     ),
     ("cleanup_leaves_the_host_as_it_was", cleanup_leaves_nothing),
+    (
+        "cleanup_gives_the_host_its_sysctls_back",
+        cleanup_restores_sysctls,
+    ),
 ];
 
 fn applied_is_observed() {
@@ -164,6 +168,31 @@ fn foreign_is_left_alone() {
         reach(&mut linux, &gateway(), &gateway_secrets()).await;
         reach(&mut linux, &HostState::default(), &Secrets::default()).await;
         assert_eq!(dump(), before);
+    });
+}
+
+fn cleanup_restores_sysctls() {
+    const POLICY: &str = "net.ipv4.fib_multipath_hash_policy";
+    block_on(async {
+        sh(&format!("sysctl -q -w {POLICY}=2 net.ipv4.ip_forward=0"));
+        let directory = state_dir();
+        let mut linux = open(directory.path(), &[]).await;
+        let mut wanted = gateway();
+        for path in [POLICY, "net.ipv4.ip_forward"] {
+            wanted
+                .sysctls
+                .insert(path.replace('.', "/"), "1".to_owned());
+        }
+        reach(&mut linux, &wanted, &gateway_secrets()).await;
+        assert_eq!(sh(&format!("sysctl -n {POLICY}")), "1\n");
+        drop(linux);
+        // Another process with the same state.
+        let mut other = open(directory.path(), &[]).await;
+        let failures = other.cleanup().await;
+        assert!(failures.is_empty(), "{failures:?}");
+        assert_eq!(sh(&format!("sysctl -n {POLICY}")), "2\n");
+        // Pods rely on it by now, and ask nobody.
+        assert_eq!(sh("sysctl -n net.ipv4.ip_forward"), "1\n");
     });
 }
 

@@ -39,6 +39,22 @@ pub(super) async fn list_chains() -> io::Result<serde_json::Value> {
     )?)
 }
 
+/// A base chain with its rules, as nft's JSON; nothing when a name is none that nft writes, because its arguments are a script.
+pub(super) async fn list_chain(chain: &str) -> Option<serde_json::Value> {
+    let words: Vec<&str> = chain.split(' ').collect();
+    let plain = |word: &&str| {
+        word.starts_with(|first: char| first.is_ascii_alphabetic())
+            && word
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || "_-./".contains(letter))
+    };
+    if words.len() != 3 || !words.iter().all(plain) {
+        return None;
+    }
+    let arguments = [&["-j", "list", "chain"], &words[..]].concat();
+    serde_json::from_str(&run(&arguments, "").await.ok()?).ok()
+}
+
 async fn run(arguments: &[&str], input: &str) -> io::Result<String> {
     let mut child = Command::new("nft")
         .args(arguments)

@@ -178,6 +178,34 @@ pub(super) fn forward_drops(chains: &serde_json::Value) -> BTreeSet<String> {
         .collect()
 }
 
+/// Whether a chain accepts all that comes in by our devices and all that goes out by them, as [`crate::report`] asks for. What
+/// its other rules say is not looked at.
+pub(super) fn lets_mesh_pass(chain: &serde_json::Value) -> bool {
+    let entries = chain["nftables"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    ["iifname", "oifname"].iter().all(|way| {
+        entries
+            .iter()
+            .filter_map(|entry| entry["rule"]["expr"].as_array())
+            .any(|rule| accepts_all_of_ours(rule, way))
+    })
+}
+
+fn accepts_all_of_ours(rule: &[serde_json::Value], way: &str) -> bool {
+    let of_ours = |part: &serde_json::Value| {
+        let test = &part["match"];
+        test["op"] == "==" && test["left"]["meta"]["key"] == way && test["right"] == "tie*"
+    };
+    let mut parts = rule.iter().filter(|part| part.get("counter").is_none());
+    parts.next().is_some_and(of_ours)
+        && parts
+            .next()
+            .is_some_and(|part| part.get("accept").is_some())
+        && parts.next().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -231,5 +259,35 @@ mod tests {
             forward_drops(&chains),
             BTreeSet::from(["ip filter FORWARD".to_owned()])
         );
+    }
+
+    #[test]
+    fn a_chain_lets_the_mesh_pass_when_it_accepts_our_devices_both_ways() {
+        let rule = |way: &str, device: &str, more: &[serde_json::Value]| {
+            let test = serde_json::json!({"match": {
+                "op": "==", "left": {"meta": {"key": way}}, "right": device,
+            }});
+            let parts = [&[test], more].concat();
+            serde_json::json!({"rule": {"family": "inet", "expr": parts}})
+        };
+        let counter = serde_json::json!({"counter": {"packets": 3, "bytes": 200}});
+        let accept = serde_json::json!({"accept": null});
+        let port = serde_json::json!({"match": {
+            "op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 443,
+        }});
+        let both = |second: serde_json::Value| {
+            let first = rule("iifname", "tie*", &[counter.clone(), accept.clone()]);
+            serde_json::json!({"nftables": [{"chain": {"name": "fwd"}}, first, second]})
+        };
+        let accepts = std::slice::from_ref(&accept);
+        assert!(lets_mesh_pass(&both(rule("oifname", "tie*", accepts))));
+        for second in [
+            rule("oifname", "tie0", accepts),
+            rule("oifname", "tie*", &[port, accept.clone()]),
+            rule("oifname", "tie*", &[serde_json::json!({"drop": null})]),
+            rule("iifname", "tie*", accepts),
+        ] {
+            assert!(!lets_mesh_pass(&both(second.clone())), "{second}");
+        }
     }
 }

@@ -1,45 +1,129 @@
 //! Sysctls below `/proc/sys`, which shows the network settings of the reader's own network namespace.
 
-use std::collections::BTreeMap;
+use super::state;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use tieline_core::host::DeviceName;
 
 /// Root of all sysctls.
 const ROOT: &str = "/proc/sys";
 /// Where a container is given the network part of them to write: its own `/proc/sys` is read-only unless it is privileged. What
 /// is mounted there shows the reader's network namespace all the same.
 const MOUNTED: &str = "/host/proc/sys";
+/// What makes a host a router, in IPv4 and IPv6.
+const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
-/// Sysctls that are read back: every one that was ever set, so that what is not wanted is not looked at.
-#[derive(Debug, Default)]
+/// Sysctls that are read back: every one that was ever set, so that what is not wanted is not looked at. What the host had
+/// before is kept in a file, for [`Sysctls::restore`].
+#[derive(Debug)]
 pub(super) struct Sysctls {
-    watched: BTreeMap<String, ()>,
+    watched: BTreeSet<String>,
+    file: PathBuf,
+    changes: BTreeMap<String, Changed>,
+}
+
+/// A setting that we have changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Changed {
+    /// What the host had.
+    before: String,
+    /// What we wrote last.
+    ours: String,
 }
 
 impl Sysctls {
+    /// With what was written down in `file`; a missing or damaged one is no record.
+    pub(super) fn open(file: PathBuf) -> Self {
+        Self {
+            watched: BTreeSet::new(),
+            changes: state::load(&file).unwrap_or_default(),
+            file,
+        }
+    }
+
+    /// Gives the host its own values back, where nobody has set another since, and forgets them.
+    ///
+    /// Forwarding stays on: on a Kubernetes node, others rely on it from their first pod on, and ask nobody. So `accept_ra` stays
+    /// at 2 where IPv6 forwarding is ours, because advertisements would not be heard any more.
+    pub(super) fn restore(&mut self) -> io::Result<()> {
+        let routes_ipv6 = self.changes.contains_key(FORWARDING[1]);
+        for (path, Changed { before, ours }) in &self.changes {
+            if FORWARDING.contains(&path.as_str()) || (routes_ipv6 && path.ends_with("/accept_ra"))
+            {
+                continue;
+            }
+            match get(path) {
+                Ok(now) if now == *ours => std::fs::write(file(path)?, before)?,
+                Ok(_) => {}
+                // Its device is gone.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.changes.clear();
+        state::remove(&self.file)
+    }
+
+    fn remember(&mut self, path: &str, now: &str, value: &str) {
+        if note(&mut self.changes, path, now, value)
+            && let Err(error) = state::save(&self.file, &self.changes)
+        {
+            tracing::warn!(%error, "what {path} was before cannot be kept, so the clean-up will not restore it");
+        }
+    }
+
     /// Reads those that are there; a device's vanish with the device.
     pub(super) fn read(&self) -> BTreeMap<String, String> {
         self.watched
-            .keys()
+            .iter()
             .filter_map(|path| Some((path.clone(), get(path).ok()?)))
             .collect()
     }
 
     /// Sets one unless it has the value already. Tells whether it wrote.
     pub(super) fn set(&mut self, path: &str, value: &str) -> io::Result<bool> {
-        let file = file(path)?;
-        self.watched.insert(path.to_owned(), ());
-        if normalise(&std::fs::read_to_string(&file)?) == normalise(value) {
-            return Ok(false);
-        }
-        std::fs::write(&file, value)?;
+        self.watched.insert(path.to_owned());
         let now = get(path)?;
         if now == normalise(value) {
-            Ok(true)
-        } else {
-            Err(io::Error::other(format!("the kernel made {now} of it")))
+            return Ok(false);
         }
+        self.remember(path, &now, &normalise(value));
+        put(path, value)?;
+        Ok(true)
     }
+}
+
+/// Writes one sysctl and reads it back. It is not watched, and what was there before is not kept.
+pub(super) fn put(path: &str, value: &str) -> io::Result<()> {
+    std::fs::write(file(path)?, value)?;
+    let now = get(path)?;
+    if now == normalise(value) {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("the kernel made {now} of it")))
+    }
+}
+
+/// Writes down that a setting goes from `now` to `value`. Tells whether that is news. Settings of our own devices go with them.
+fn note(changes: &mut BTreeMap<String, Changed>, path: &str, now: &str, value: &str) -> bool {
+    if path
+        .split('/')
+        .any(|part| part.parse::<DeviceName>().is_ok())
+    {
+        return false;
+    }
+    let before = match changes.get(path) {
+        // Ours until now; otherwise somebody else has set it since, or the host has booted.
+        Some(known) if known.ours == now => known.before.clone(),
+        _ => now.to_owned(),
+    };
+    let changed = Changed {
+        before,
+        ours: value.to_owned(),
+    };
+    changes.insert(path.to_owned(), changed.clone()) != Some(changed)
 }
 
 /// One sysctl's value, without surrounding blanks.
@@ -85,6 +169,26 @@ mod tests {
             file("net/ipv4/conf/tie0/rp_filter").unwrap(),
             Path::new("/proc/sys/net/ipv4/conf/tie0/rp_filter")
         );
+    }
+
+    #[test]
+    fn what_the_host_had_is_kept_until_somebody_else_sets_it() {
+        const PATH: &str = "net/ipv4/fib_multipath_hash_policy";
+        let mut changes = BTreeMap::new();
+        let before = |changes: &BTreeMap<String, Changed>| changes[PATH].before.clone();
+        assert!(note(&mut changes, PATH, "0", "1"));
+        assert!(note(&mut changes, PATH, "1", "2"));
+        assert_eq!(before(&changes), "0");
+        assert!(note(&mut changes, PATH, "7", "2"));
+        assert_eq!(before(&changes), "7");
+        assert!(!note(&mut changes, PATH, "7", "2"));
+        assert!(!note(
+            &mut changes,
+            "net/ipv4/conf/tiei0/rp_filter",
+            "1",
+            "2"
+        ));
+        assert_eq!(changes.len(), 1);
     }
 
     #[test]

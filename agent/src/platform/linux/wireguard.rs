@@ -103,7 +103,7 @@ impl Wireguard {
         // Some hosts disable IPv6 on new links; a kernel without it has no such file.
         let disabled = format!("net/ipv6/conf/{name}/disable_ipv6");
         if super::sysctl::get(&disabled).is_ok_and(|value| value != "0") {
-            super::sysctl::Sysctls::default().set(&disabled, "0")?;
+            super::sysctl::put(&disabled, "0")?;
         }
         Ok(())
     }
