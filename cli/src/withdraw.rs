@@ -3,7 +3,9 @@
 //! ```text
 //!  delete ClusterLinks ─► the operator removes plans and Peers ─► agents take the mesh out of their kernels
 //!                                                                     │ only with --cleanup-pod:
-//!  done ◄─ every cleanup pod succeeded ◄─ one such pod a ready node ◄─┴─ delete the agents, wait until they are gone
+//!  every cleanup pod succeeded ◄─ one such pod a ready node ◄─────────┴─ delete the agents, wait until they are gone
+//!    │ only with --delete-mesh-namespace:
+//!    └─► delete it, wait until it is gone: an install that comes next would find it ending, and fail
 //! ```
 //!
 //! Grants stay: a ClusterLink that is created again gets the same addresses. Every step may be repeated, and every wait ends.
@@ -11,7 +13,7 @@
 use crate::connect::{Connection, client};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use std::collections::BTreeMap;
@@ -43,6 +45,9 @@ pub(crate) struct WithdrawArgs {
     /// this pod runs on every ready node; name and node are filled in.
     #[arg(long, value_name = "FILE")]
     pub cleanup_pod: Option<PathBuf>,
+    /// Namespace with the copies of other clusters' Peers, to be deleted when everything else is gone.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub delete_mesh_namespace: Option<String>,
 }
 
 /// Does it, and says what it did in one line a step.
@@ -82,12 +87,33 @@ pub(crate) async fn withdraw(args: &WithdrawArgs) -> Result<()> {
     .context("the operator has not removed what it planned: is it running, and does it lead? (tieline status)")?;
     println!("no NetworkPlan and no Peer is left");
 
-    let Some(template) = template else {
-        return Ok(());
-    };
-    stop_agents(&client, namespace, &args.agents, deadline).await?;
-    println!("the agents have stopped");
-    clean_nodes(&client, namespace, &template, deadline).await
+    if let Some(template) = template {
+        stop_agents(&client, namespace, &args.agents, deadline).await?;
+        println!("the agents have stopped");
+        clean_nodes(&client, namespace, &template, deadline).await?;
+    }
+    if let Some(name) = args.delete_mesh_namespace.as_deref() {
+        delete_namespace(&client, name, deadline).await?;
+        println!("namespace {name} is gone");
+    }
+    Ok(())
+}
+
+async fn delete_namespace(client: &Client, name: &str, deadline: Instant) -> Result<()> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    gone(api.delete(name, &DeleteParams::default()).await)
+        .with_context(|| format!("cannot delete namespace {name}"))?;
+    wait(deadline, || async {
+        let left = api
+            .get_metadata_opt(name)
+            .await
+            .with_context(|| format!("cannot read namespace {name}"))?;
+        Ok(left.map(|_| vec![format!("namespace {name}")]))
+    })
+    .await
+    .with_context(|| {
+        format!("the namespace does not end: `kubectl get namespace {name} -o yaml` says what it waits for")
+    })
 }
 
 fn read_pod(path: &std::path::Path) -> Result<Pod> {
