@@ -23,13 +23,16 @@ use crate::report::{Outcome, Role, chain};
 use crate::{schema, watch};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config};
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tieline_core::ids::NodeName;
 use tieline_core::peer::Claim;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Events that come this close together are answered at once.
@@ -72,16 +75,20 @@ pub async fn run<P: Platform>(
     let metrics = Metrics::new(agent.platform.backend(), settings.version);
     let shared = Arc::new(Shared::default());
     let (state, statements) = tokio::sync::watch::channel(None);
-    let background = [
-        tokio::spawn(serve(metrics.clone(), settings.metrics_address)),
-        tokio::spawn(follow_api(
-            settings.clone(),
-            Arc::clone(&shared),
-            agent.own().clone(),
-            statements,
-            metrics.clone(),
-        )),
-    ];
+    let server = tokio::spawn(serve(metrics.clone(), settings.metrics_address));
+    let follower = Follower::start({
+        let (settings, own, metrics) = (settings.clone(), agent.own().clone(), metrics.clone());
+        let shared = Arc::clone(&shared);
+        move || {
+            tokio::spawn(follow_api(
+                settings.clone(),
+                Arc::clone(&shared),
+                own.clone(),
+                statements.clone(),
+                metrics.clone(),
+            ))
+        }
+    });
     // Known without a client: the address that its configuration names.
     if let Ok(config) = configuration(settings.kubeconfig.as_deref()).await {
         agent.set_api_servers(api_server(&config).into_iter().collect());
@@ -95,14 +102,52 @@ pub async fn run<P: Platform>(
         state,
         settings,
         previous: None,
+        follower,
     };
     tokio::select! {
         () = shell.run() => {}
         () = stop => tracing::info!("stopping; what is in the kernel stays"),
     }
     shell.agent.memory.flush(std::time::Instant::now(), true);
-    for task in background {
-        task.abort();
+    server.abort();
+}
+
+/// The connection to the API server. Made again when the host loses an address: what was connected from there is dead, and
+/// without a word from the other side that would be noticed minutes later.
+struct Follower {
+    start: Box<dyn Fn() -> JoinHandle<()> + Send + Sync>,
+    task: JoinHandle<()>,
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl Follower {
+    fn start(start: impl Fn() -> JoinHandle<()> + Send + Sync + 'static) -> Self {
+        Self {
+            task: start(),
+            start: Box::new(start),
+            addresses: BTreeSet::new(),
+        }
+    }
+
+    /// The addresses that the host has now.
+    fn host_has(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let lost: Vec<String> = self
+            .addresses
+            .difference(addresses)
+            .map(ToString::to_string)
+            .collect();
+        self.addresses.clone_from(addresses);
+        if !lost.is_empty() {
+            tracing::info!(lost = %lost.join(", "), "connecting to the API server again");
+            self.task.abort();
+            self.task = (self.start)();
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -114,6 +159,7 @@ struct Loop<'a, P> {
     state: tokio::sync::watch::Sender<Option<Statement>>,
     settings: &'a Settings,
     previous: Option<Outcome>,
+    follower: Follower,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +242,9 @@ impl<P: Platform> Loop<'_, P> {
         let answers = self.names.answers();
         let outcome = self.agent.reconcile(&snapshot, &answers).await;
         let took = started.elapsed();
+        if let Some(around) = self.agent.surroundings() {
+            self.follower.host_has(&around.addresses);
+        }
         self.names.want(self.agent.names());
         self.state.send_replace(Some(self.statement(&outcome)));
         self.agent.memory.flush(std::time::Instant::now(), false);

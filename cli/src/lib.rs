@@ -128,14 +128,13 @@ fn execute(command: Command, version: &str) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor(args) => {
-            let diagnosis =
-                match runtime()?.block_on(doctor::examine(&args, version)) {
-                    Ok(diagnosis) => diagnosis,
-                    Err(error) => {
-                        eprintln!("error: {error:#}");
-                        return Ok(ExitCode::from(2));
-                    }
-                };
+            let diagnosis = match runtime()?.block_on(doctor::examine(&args, version)) {
+                Ok(diagnosis) => diagnosis,
+                Err(error) => {
+                    eprintln!("error: {error:#}");
+                    return Ok(ExitCode::from(2));
+                }
+            };
             match args.output {
                 status::StatusOutput::Table => print!("{}", doctor::text(&diagnosis)),
                 status::StatusOutput::Json => {

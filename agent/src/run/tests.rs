@@ -23,7 +23,7 @@ struct Running {
     kernel: Fake,
     shared: Arc<Shared>,
     statements: Receiver<Option<Statement>>,
-    task: tokio::task::JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Drop for Running {
@@ -81,6 +81,7 @@ fn start() -> Running {
                 state,
                 settings: &settings,
                 previous: None,
+                follower: Follower::start(|| tokio::spawn(async {})),
             };
             shell.run().await;
         })
@@ -104,6 +105,26 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         timeout(Duration::from_secs(5), wait).await.is_ok(),
         "{what}"
     );
+}
+
+#[tokio::test]
+async fn the_api_server_is_connected_again_when_the_host_loses_an_address() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let starts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&starts);
+    let mut follower = Follower::start(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(std::future::pending())
+    });
+    let mut started = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap());
+        follower.host_has(&addresses.collect());
+        starts.load(Ordering::Relaxed)
+    };
+    assert_eq!(started(&["192.0.2.1"]), 1);
+    assert_eq!(started(&["192.0.2.1", "192.0.2.2"]), 1, "one more");
+    assert_eq!(started(&["192.0.2.2"]), 2, "one less");
+    assert_eq!(started(&["192.0.2.2"]), 2, "as before");
 }
 
 #[tokio::test]
