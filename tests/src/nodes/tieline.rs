@@ -53,6 +53,7 @@ pub struct Tieline {
     folder: PathBuf,
     example: String,
     cluster: Cluster,
+    chart: PathBuf,
     settings: Vec<String>,
 }
 
@@ -75,9 +76,20 @@ impl Tieline {
     ///
     /// A program is missing or `xtask image` failed; the message is its own.
     pub fn archive(tag: &str) -> Result<PathBuf> {
-        let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         let programs = Programs::find()?;
         let built = programs.agent.parent().context("no target folder")?;
+        Self::archive_of(built, tag)
+    }
+
+    /// As [`Tieline::archive`], of the programs in a folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tieline::archive`].
+    pub fn archive_of(programs: &Path, tag: &str) -> Result<PathBuf> {
+        let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let beside = Programs::find()?;
+        let built = beside.agent.parent().context("no target folder")?;
         let xtask = built.join("xtask");
         let folder = built
             .parent()
@@ -85,7 +97,9 @@ impl Tieline {
             .join("lab-image");
         let name = format!("tieline-{tag}.oci.tar");
         let archive = folder.join(&name);
-        let inputs = [&programs.operator, &programs.agent, &programs.cli, &xtask];
+        let names = ["tieline-operator", "tieline-agent", "tieline"];
+        let mut inputs: Vec<PathBuf> = names.iter().map(|name| programs.join(name)).collect();
+        inputs.push(xtask.clone());
         if is_newer(&archive, &inputs)? {
             return Ok(archive);
         }
@@ -93,7 +107,7 @@ impl Tieline {
         let own = folder.join(std::process::id().to_string());
         let output = Command::new(&xtask)
             .args(["image", "--arch", "amd64", "--tag", tag, "--programs"])
-            .arg(built)
+            .arg(programs)
             .arg("--out")
             .arg(&own)
             .output()
@@ -124,6 +138,7 @@ impl Tieline {
             kubeconfig,
             folder: lab.lab().state().join("helm"),
             example: adapt(&text, &lab.pod_ranges)?,
+            chart: repository().join("deploy/helm/tieline"),
             settings: vec![
                 format!("clusterName={CLUSTER}"),
                 format!("image.tag={TAG}"),
@@ -168,13 +183,23 @@ impl Tieline {
         self.helm_with_chart("upgrade", &[])
     }
 
-    /// `helm uninstall`: the chart withdraws the mesh and cleans the nodes first. Returns how long it took.
+    /// As [`Tieline::upgrade`], to another chart.
+    ///
+    /// # Errors
+    ///
+    /// helm's own message.
+    pub fn upgrade_to(&mut self, chart: &Path, tag: &str) -> Result<Duration> {
+        chart.clone_into(&mut self.chart);
+        self.upgrade(tag)
+    }
+
+    /// `helm uninstall` as a user types it: the chart withdraws the mesh and cleans the nodes first. Returns how long it took.
     ///
     /// # Errors
     ///
     /// helm's own message, with what the withdrawing Job said while it is there.
     pub fn uninstall(&self) -> Result<Duration> {
-        self.helm(&["uninstall", "tieline", "--namespace", NAMESPACE, "--wait"])
+        self.helm(&["uninstall", "tieline", "--namespace", NAMESPACE])
     }
 
     /// Waits until operator and agents run as the chart says now.
@@ -305,8 +330,10 @@ impl Tieline {
     }
 
     fn helm_with_chart(&self, verb: &str, more: &[&str]) -> Result<Duration> {
-        let chart = repository().join("deploy/helm/tieline");
-        let chart = chart.to_str().context("the checkout's path is no UTF-8")?;
+        let chart = self
+            .chart
+            .to_str()
+            .context("the chart's path is no UTF-8")?;
         let mut arguments = vec![verb, "tieline", chart, "--namespace", NAMESPACE];
         arguments.extend(more);
         for setting in &self.settings {
@@ -354,7 +381,7 @@ fn helm() -> Result<PathBuf> {
     ))
 }
 
-fn is_newer(archive: &Path, inputs: &[&PathBuf]) -> Result<bool> {
+fn is_newer(archive: &Path, inputs: &[PathBuf]) -> Result<bool> {
     let time = |path: &Path| -> Result<SystemTime> {
         let data = fs::metadata(path);
         Ok(data

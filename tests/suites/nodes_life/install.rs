@@ -1,0 +1,235 @@
+//! Installed, withdrawn, installed again, upgraded.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::lab::Dump;
+use e2e::nodes::Tieline;
+
+use super::stage::{PATIENCE, Ranges, Stage, across, inside, until, within};
+
+/// Version of the programs that `tests/real-nodes/next-version` builds.
+const NEXT: &str = "0.1.1-next";
+/// Longest silence between two sites while one gateway's agent is replaced: an embedded device ends with its agent.
+const GAP: Duration = Duration::from_secs(10);
+
+pub(crate) fn leaves_no_trace() -> Result<()> {
+    within(Ranges::Imported, |stage| {
+        let dumps = |stage: &Stage| -> Result<BTreeMap<String, Dump>> {
+            let names: Vec<String> = stage
+                .lab
+                .running()
+                .iter()
+                .map(|&name| name.into())
+                .collect();
+            names
+                .into_iter()
+                .map(|name| Ok((name.clone(), stage.lab.dump(&name)?)))
+                .collect()
+        };
+        // kube-proxy follows the last pod that came.
+        let before = until(PATIENCE, || {
+            let one = dumps(stage)?;
+            std::thread::sleep(Duration::from_secs(2));
+            ensure!(one == dumps(stage)?, "the nodes are not at rest");
+            Ok(one)
+        })?;
+        let stream = stage.ping(&inside(&stage.ends()?), Duration::from_millis(20))?;
+        stage.installed()?;
+        let during = dumps(stage)?;
+        for (node, dump) in &before {
+            ensure!(
+                !dump.diff(&during[node]).is_empty(),
+                "{node}: an installation shows nowhere, so the comparison is blind"
+            );
+        }
+        stage.nothing_clear()?;
+        let took = stage.uninstall()?;
+        println!("uninstalled in {took:.1?}");
+        let pings = stream.stop();
+        println!("inside the sites meanwhile: {pings}");
+        let after = dumps(stage)?;
+        let mut differences = Vec::new();
+        for (node, dump) in &before {
+            differences.extend(
+                dump.diff(&after[node])
+                    .iter()
+                    .map(|line| format!("{node}: {line}")),
+            );
+        }
+        ensure!(
+            differences.is_empty(),
+            "not as before the install:\n{}",
+            differences.join("\n")
+        );
+        pings.expect_no_loss()
+    })
+}
+
+pub(crate) fn again_at_once() -> Result<()> {
+    within(Ranges::Imported, |stage| {
+        stage.installed()?;
+        let before = stage.holdings()?;
+        stage.uninstall()?;
+        stage.installed()?;
+        stage.nothing_renumbered(&before, None)
+    })
+}
+
+pub(crate) fn upgrade() -> Result<()> {
+    within(Ranges::Imported, |stage| {
+        stage.installed()?;
+        let before = stage.holdings()?;
+        stage
+            .lab
+            .import(&Tieline::archive_of(&next_programs()?, NEXT)?)?;
+        let chart = next_chart(&stage.lab.lab().state().join("chart"))?;
+        let stream = stage.ping(&across(&stage.ends()?), Duration::from_millis(10))?;
+        let begun = Instant::now();
+        stage.tieline.upgrade_to(&chart, NEXT)?;
+        stage.tieline.wait_rolled_out(&stage.lab, PATIENCE * 2)?;
+        until(PATIENCE, || {
+            for (node, peer) in stage.peers()? {
+                let version = &peer["status"]["version"];
+                ensure!(version == NEXT, "{node} reports {version}");
+            }
+            Ok(())
+        })?;
+        let took = begun.elapsed();
+        stage.follows()?;
+        let pings = stream.stop();
+        let (sent, lost) = pings.totals();
+        println!(
+            "upgraded in {took:.1?}; {lost} of {sent} echoes across sites lost, longest gap {:.1?}",
+            pings.longest_gap()
+        );
+        ensure!(lost < sent / 2 && sent > 0, "{pings}");
+        ensure!(pings.longest_gap() <= GAP, "a gap above {GAP:?}: {pings}");
+        stage.nothing_clear()?;
+        stage.nothing_renumbered(&before, None)?;
+        versions(stage)?;
+        let columns = stage.lab.control_plane().kubectl(&[
+            "get",
+            "crd",
+            "peers.tieline.dev",
+            "-o",
+            "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}",
+        ])?;
+        ensure!(
+            columns.contains(NEW_COLUMN),
+            "the definition is the old one: {columns}"
+        );
+        Ok(())
+    })
+}
+
+/// Every program's own word for its version.
+fn versions(stage: &Stage) -> Result<()> {
+    let kubectl = |arguments: &[&str]| stage.lab.control_plane().kubectl(arguments);
+    let image = kubectl(&[
+        "get",
+        "pods",
+        "-n",
+        super::stage::NAMESPACE,
+        "-o",
+        "jsonpath={.items[*].spec.containers[*].image}",
+    ])?;
+    ensure!(
+        image.split_whitespace().all(|image| image.ends_with(NEXT)),
+        "images: {image}"
+    );
+    let node = "paris-1";
+    for (port, metric) in [
+        (21980, "tieline_agent_build_info"),
+        (21981, "tieline_operator_build_info"),
+    ] {
+        let said = stage.lab.lab().node(node)?.ns().run(|| metrics(port));
+        // The operator runs on two of the nodes only.
+        if port == 21981 && said.is_err() {
+            continue;
+        }
+        let said = said?;
+        let line = said.lines().find(|line| line.starts_with(metric));
+        let line = line.with_context(|| format!("no {metric}"))?;
+        ensure!(line.contains(&format!("version=\"{NEXT}\"")), "{line}");
+    }
+    Ok(())
+}
+
+/// A program's metrics, on the loopback of its host.
+fn metrics(port: u16) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A column that only the next version's definition of Peers has.
+const NEW_COLUMN: &str = "Mesh-IP";
+
+/// The chart as its next version: other numbers, another column.
+fn next_chart(folder: &Path) -> Result<PathBuf> {
+    copy(
+        &e2e::world::repository().join("deploy/helm/tieline"),
+        folder,
+    )?;
+    replace(
+        &folder.join("Chart.yaml"),
+        "appVersion: 0.1.0",
+        &format!("appVersion: {NEXT}"),
+    )?;
+    replace(
+        &folder.join("Chart.yaml"),
+        "\nversion: 0.1.0",
+        "\nversion: 0.1.1",
+    )?;
+    replace(
+        &folder.join("templates/crds/peers.yaml"),
+        "name: Mesh-Address",
+        &format!("name: {NEW_COLUMN}"),
+    )?;
+    Ok(folder.to_owned())
+}
+
+fn replace(file: &Path, from: &str, to: &str) -> Result<()> {
+    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    ensure!(text.contains(from), "{} has no '{from}'", file.display());
+    Ok(fs::write(file, text.replace(from, to))?)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the programs of the next version are.
+fn next_programs() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own
+        .ancestors()
+        .find(|folder| folder.ends_with("debug"))
+        .and_then(Path::parent)
+        .context("this test is in no target folder")?;
+    let folder = target.join("next");
+    ensure!(
+        folder.join("tieline-agent").is_file(),
+        "the next version's programs are missing: run tests/real-nodes/next-version"
+    );
+    Ok(folder)
+}

@@ -1,0 +1,148 @@
+//! What happens to nodes in the life of a cluster that has its pod ranges from Tieline: after each, every pod reaches every pod,
+//! nothing was in clear, and nobody was renumbered.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::lab::Family;
+
+use super::stage::{PATIENCE, Ranges, across, until, within};
+
+/// From a node's Ready to its pod's first packet across sites.
+const FIRST_PACKET: Duration = Duration::from_secs(5);
+
+pub(crate) fn rebooted() -> Result<()> {
+    within(Ranges::Planned, |stage| {
+        let node = stage.gateway("berlin")?;
+        let before = stage.holdings()?;
+        let begun = Instant::now();
+        stage.hush();
+        stage.lab.reboot(&node)?;
+        stage.follows()?;
+        println!(
+            "{node} rebooted, every pod reaches every pod after {:.1?}",
+            begun.elapsed()
+        );
+        stage.nothing_renumbered(&before, None)
+    })
+}
+
+pub(crate) fn joined() -> Result<()> {
+    within(Ranges::Planned, |stage| {
+        let before = stage.holdings()?;
+        let ends = stage.ends()?;
+        let abroad = ends
+            .iter()
+            .find(|end| end.segment.contains("berlin"))
+            .context("no pod in berlin")?
+            .clone();
+        let stream = stage.ping(&across(&ends), Duration::from_millis(50))?;
+        let begun = Instant::now();
+        let node = stage.lab.join("paris")?;
+        let ready = until(PATIENCE, || {
+            stage.lab.wait_ready(Duration::ZERO)?;
+            Ok(Instant::now())
+        })?;
+        let own = until(PATIENCE, || {
+            let pods = stage.lab.pods("default", "app=web")?;
+            let pod = pods.iter().find(|pod| pod.node == node);
+            let pod = pod.filter(|pod| !pod.addresses.is_empty());
+            stage.lab.endpoint(pod.context("its pod does not run")?)
+        })?;
+        let running = ready.elapsed();
+        stage
+            .lab
+            .lab()
+            .first_answer(&own, &abroad, Family::V4, PATIENCE)?;
+        let first = ready.elapsed();
+        println!(
+            "{node}: Ready {:.1?} after power on; {running:.1?} later its pod runs, {first:.1?} later its first packet is answered",
+            ready - begun
+        );
+        ensure!(first <= FIRST_PACKET, "first packet {first:?} after Ready");
+        stage.follows()?;
+        let others = stream.stop();
+        println!("the others meanwhile: {others}");
+        others.expect_no_loss()?;
+        stage.nothing_renumbered(&before, None)
+    })
+}
+
+pub(crate) fn address_changed() -> Result<()> {
+    within(Ranges::Planned, |stage| {
+        let node = stage.gateway("paris")?;
+        let before = stage.holdings()?;
+        let old = stage.lab.lab().node(&node)?.address4();
+        let begun = Instant::now();
+        stage.lab.change_addresses(&node)?;
+        let new = stage.lab.lab().node(&node)?.address4();
+        ensure!(old != new, "the address is the old one");
+        until(PATIENCE, || {
+            let peers = stage.peers()?;
+            let peer = peers.get(&node).context("its Peer is gone")?;
+            let accepted = peer["spec"]["acceptedEndpoints"].to_string();
+            ensure!(accepted.contains(&new.to_string()), "accepted: {accepted}");
+            ensure!(
+                !accepted.contains(&format!("{old}\"")),
+                "accepted still: {accepted}"
+            );
+            Ok(())
+        })?;
+        println!(
+            "{node}: {old} is {new}, accepted after {:.1?}",
+            begun.elapsed()
+        );
+        stage.follows()?;
+        println!("every pod reaches every pod after {:.1?}", begun.elapsed());
+        stage.nothing_renumbered(&before, None)
+    })
+}
+
+pub(crate) fn gateway_deleted() -> Result<()> {
+    within(Ranges::Planned, |stage| {
+        let node = stage.gateway("oslo")?;
+        let before = stage.holdings()?;
+        let begun = Instant::now();
+        stage.hush();
+        stage.lab.delete(&node)?;
+        until(PATIENCE, || {
+            let gateway = stage.gateway("oslo")?;
+            ensure!(gateway != node, "{node} is the gateway still");
+            Ok(())
+        })?;
+        stage.follows()?;
+        println!(
+            "without {node}, every pod reaches every pod after {:.1?}",
+            begun.elapsed()
+        );
+        ensure!(!stage.peers()?.contains_key(&node), "its Peer is left");
+        stage.nothing_renumbered(&before, Some(&node))
+    })
+}
+
+pub(crate) fn created_again() -> Result<()> {
+    within(Ranges::Planned, |stage| {
+        let node = "berlin-2";
+        let keys = |stage: &super::stage::Stage| -> Result<(String, String)> {
+            let peers = stage.peers()?;
+            let peer = peers.get(node).context("no Peer")?;
+            let keys = peer["spec"]["acceptedKeys"].to_string();
+            ensure!(keys.len() > 10, "no keys: {keys}");
+            Ok((keys, peer["metadata"]["uid"].to_string()))
+        };
+        let before = stage.holdings()?;
+        let old = keys(stage)?;
+        let begun = Instant::now();
+        stage.hush();
+        stage.lab.delete(node)?;
+        stage.lab.create_again(node)?;
+        stage.follows()?;
+        println!(
+            "{node} created again, every pod reaches every pod after {:.1?}",
+            begun.elapsed()
+        );
+        let new = keys(stage)?;
+        ensure!(new.0 != old.0, "the accepted keys are the old ones");
+        stage.nothing_renumbered(&before, Some(node))
+    })
+}
