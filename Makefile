@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-unit lab bench lint crds docs fmt tools control-plane image manifests chart
+.PHONY: help demo test test-unit test-nodes lab bench lint crds docs fmt tools control-plane image manifests chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -15,6 +15,9 @@ test: ## everything: unit, golden, API and lab tests; ends with "N passed, N fai
 
 test-unit: ## unit, golden and property tests only
 	@tests/run test-unit
+
+test-nodes: ## suites on real Kubernetes nodes (as root)
+	@tests/run test-nodes
 
 lab: ## one lab suite: make lab SUITE=lab_mesh FILTER=words
 	@tests/run suite $(SUITE) $(FILTER)
