@@ -1,6 +1,8 @@
 //! The main job on real parts: a real API server, the operator, an agent on every node, packets.
 #![allow(clippy::unwrap_used)]
 
+#[path = "lab_mesh/diagnosis.rs"]
+mod diagnosis;
 #[path = "lab_mesh/everything.rs"]
 mod everything;
 #[path = "lab_mesh/removal.rs"]
@@ -13,6 +15,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use diagnosis::diagnosis;
 use e2e::lab::{Endpoint, Family, Flows, Lifetime, Protocol, RuleFlavour, enter};
 use e2e::world::{Joins, Story, World, eventually};
 use everything::{everything_works, works_with_rules};
@@ -57,6 +60,10 @@ fn main() {
         trial(
             "for a minute nothing is written to the API or to a kernel",
             quiet,
+        ),
+        trial(
+            "doctor finds nothing wrong in a mesh that works, and names a chain that drops with the rule to add",
+            diagnosis,
         ),
         trial(
             "ten nodes join one after the other and nobody else loses a packet",

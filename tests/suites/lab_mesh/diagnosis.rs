@@ -1,0 +1,122 @@
+//! `tieline doctor` on a mesh that works, and with a filter of a host in its way.
+
+use anyhow::{Context, Result, ensure};
+use e2e::world::{World, eventually};
+use serde_json::Value;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::three_sites;
+
+/// What doctor says of a mesh that works, and of a chain that drops on one host.
+pub(crate) fn diagnosis() -> Result<()> {
+    three_sites(|world| {
+        let patience = Duration::from_secs(90);
+        eventually("doctor finds nothing wrong", patience, || {
+            let findings = doctor(world)?;
+            // No kubelet runs in this lab: operator and agents are not pods, so the workloads of the manifests stand still.
+            let wrong: Vec<String> = problems(&findings)
+                .into_iter()
+                .filter(|it| !it.contains("Deployment tieline-operator"))
+                .collect();
+            ensure!(wrong.is_empty(), "{wrong:#?}");
+            for (id, severity) in [
+                ("host", "ok"),
+                ("paths", "ok"),
+                ("pod-cidrs", "ok"),
+                ("conditions", "ok"),
+                ("permissions", "ok"),
+            ] {
+                let found = findings
+                    .iter()
+                    .any(|it| it["id"] == id && it["severity"] == severity);
+                ensure!(found, "{id} is not {severity}: {findings:#?}");
+            }
+            Ok(())
+        })?;
+        told_by_every_host(world)?;
+
+        let nft = |text: &str| -> Result<()> {
+            let status = Command::new("ip")
+                .args(["netns", "exec", "paris-1", "nft", text])
+                .status()
+                .context("run nft")?;
+            ensure!(status.success(), "nft {text}");
+            Ok(())
+        };
+        nft(
+            "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
+        )?;
+        let told = eventually("doctor names the chain", patience, || {
+            let findings = doctor(world)?;
+            let drop = findings
+                .iter()
+                .find(|it| it["id"] == "forward-drop" && it["where"] == "Node paris-1");
+            let drop = drop.with_context(|| format!("{:#?}", problems(&findings)))?;
+            Ok(drop["action"].as_str().unwrap_or_default().to_owned())
+        });
+        nft("delete table ip filter")?;
+        let told = told?;
+        ensure!(
+            told.contains("iptables -I FORWARD -i tie+ -j ACCEPT"),
+            "{told}"
+        );
+        Ok(())
+    })
+}
+
+/// Every agent has published what its host is like.
+fn told_by_every_host(world: &World) -> Result<()> {
+    let text =
+        world
+            .control_plane
+            .kubectl(&["get", "peers", "-n", "tieline-system", "-o", "json"])?;
+    let peers: Value = serde_json::from_str(&text).context("parse the Peers")?;
+    let peers = peers["items"].as_array().context("items")?;
+    ensure!(!peers.is_empty(), "there is no Peer");
+    for peer in peers {
+        let host = &peer["status"]["host"];
+        ensure!(
+            host["kernel"].is_string(),
+            "{}: {host}",
+            peer["metadata"]["name"]
+        );
+        ensure!(
+            host["forwardsIpv4"] == true,
+            "{}: {host}",
+            peer["metadata"]["name"]
+        );
+        ensure!(
+            host["underlay"][0]["mtu"]
+                .as_u64()
+                .is_some_and(|mtu| mtu >= 1280),
+            "{host}"
+        );
+        ensure!(
+            host.get("clockAheadSeconds").is_none(),
+            "one clock is two: {host}"
+        );
+    }
+    Ok(())
+}
+
+fn doctor(world: &World) -> Result<Vec<Value>> {
+    let output = Command::new("nsenter")
+        .args(["--net=/run/netns/api", "--"])
+        .arg(&world.programs().cli)
+        .args(["doctor", "-o", "json", "--kubeconfig"])
+        .arg(world.control_plane.kubeconfig())
+        .output()
+        .context("run tieline doctor")?;
+    let value: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    Ok(value["findings"].as_array().context("findings")?.clone())
+}
+
+fn problems(findings: &[Value]) -> Vec<String> {
+    findings
+        .iter()
+        .filter(|it| it["severity"] == "problem")
+        .map(Value::to_string)
+        .collect()
+}
