@@ -16,9 +16,9 @@ use tieline_core::host::{DeviceName, HostState, KeySource};
 use tieline_core::keys::PublicKey;
 
 /// Time after which a first handshake is asked for again.
-pub const FIRST: Duration = Duration::from_millis(400);
+pub const FIRST: Duration = Duration::from_millis(200);
 /// How often it is asked for again, each time after twice the pause; then WireGuard's own timer takes over.
-pub const RETRIES: u32 = 4;
+pub const RETRIES: u32 = 5;
 /// Time after which a path that never had a handshake counts as down.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -187,7 +187,7 @@ mod tests {
                 asked.push(elapsed.as_millis());
             }
         }
-        assert_eq!(asked, [400, 1200, 2800, 6000]);
+        assert_eq!(asked, [200, 600, 1400, 3000, 6200]);
     }
 
     #[test]

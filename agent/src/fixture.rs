@@ -2,21 +2,25 @@
 
 #![allow(clippy::unwrap_used)]
 
+use crate::identity::Identity;
 use crate::index::{Own, Snapshot};
 use crate::store::LastGood;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use crypto_box::aead::OsRng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tieline_core::cidr::Prefix;
 use tieline_core::fleet::Granularity;
 use tieline_core::host::DeviceName;
 use tieline_core::ids::{
-    ClusterName, Lineage, LinkName, NodeName, PeerName, SegmentName, SiteName,
+    ClusterName, Lineage, LinkName, NodeName, PeerName, SegmentName, SiteName, VpnName,
 };
 use tieline_core::keys::PublicKey;
 use tieline_core::network_plan::{
-    Class, ClassPrefix, Gateway, NetworkPlan, PlanCluster, PlanSite, Segment,
+    Allow, Class, ClassPrefix, Gateway, NetworkPlan, PlanCluster, PlanSite, PlanVpn, Segment,
 };
-use tieline_core::peer::{AcceptedPeer, AcceptedPeers, Endpoint, Scope};
+use tieline_core::peer::{AcceptedPeer, AcceptedPeers, Endpoint, Scope, SealedSecret};
+use tieline_crds::sealed::AttachmentSecret;
 
 pub(crate) fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
@@ -128,6 +132,43 @@ pub(crate) fn peers(own: &str, own_keys: &BTreeMap<DeviceName, PublicKey>) -> Ac
             (peer_name(node), peer(node, keys))
         })
         .collect()
+}
+
+/// Attachment hq of site berlin, without an endpoint.
+pub(crate) fn attachment(preshared_key: bool) -> PlanVpn {
+    PlanVpn {
+        name: VpnName::new("hq").unwrap(),
+        site: SiteName::new("berlin").unwrap(),
+        segment: SegmentName::new("shop.berlin").unwrap(),
+        index: 3,
+        prefixes: vec![prefix("172.16.0.0/16")].into(),
+        allow: Allow::default(),
+        peer_public_key: PublicKey::from_bytes([77; 32]).unwrap(),
+        endpoint: None,
+        preshared_key,
+    }
+}
+
+/// The keys of attachment hq, sealed to a node.
+pub(crate) fn sealed(
+    identity: &Identity,
+    private: [u8; 32],
+    preshared: Option<[u8; 32]>,
+) -> SealedSecret {
+    let secret = AttachmentSecret {
+        private_key: BASE64_STANDARD.encode(private),
+        preshared_key: preshared.map(|key| BASE64_STANDARD.encode(key)),
+    };
+    let recipient = crypto_box::PublicKey::from_bytes(*identity.sealing_public().as_bytes());
+    let ciphertext = recipient
+        .seal(&mut OsRng, &secret.to_json().unwrap())
+        .unwrap();
+    SealedSecret {
+        vpn: VpnName::new("hq").unwrap(),
+        version: "1".to_owned(),
+        recipient: identity.sealing_public(),
+        ciphertext: BASE64_STANDARD.encode(ciphertext),
+    }
 }
 
 pub(crate) fn inputs(plan: NetworkPlan, local: AcceptedPeers) -> LastGood {

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tieline_core::ids::{ClusterName, NodeName, PeerName};
+use tieline_core::ids::{ClusterName, NodeId, NodeName, PeerName};
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::peer::{AcceptedPeer, AcceptedPeers};
 use tieline_crds::PeerStatus;
@@ -150,6 +150,16 @@ pub struct Own {
 }
 
 impl Own {
+    /// The name that the Peer of this node has or will have, where the cluster is configured.
+    #[must_use]
+    pub fn peer_name(&self) -> Option<PeerName> {
+        let id = NodeId {
+            cluster: self.cluster.clone()?,
+            node: self.node.clone(),
+        };
+        id.peer().ok()
+    }
+
     /// The Peer of this node among this cluster's Peers.
     #[must_use]
     pub fn find<'a>(&self, local: &'a AcceptedPeers) -> Option<(&'a PeerName, &'a AcceptedPeer)> {

@@ -151,7 +151,7 @@ impl<P: Platform> Agent<P> {
         );
         let mut outcome = self.opening(&decision, snapshot);
         // IO: what is?
-        let (observation, surroundings) = match self.read().await {
+        let (mut observation, surroundings) = match self.read().await {
             Ok(readings) => readings,
             Err(error) => {
                 outcome.read_error = Some(error);
@@ -169,6 +169,8 @@ impl<P: Platform> Agent<P> {
         // pure: what does that take here?
         let wanted = self.wanted(&decision.desired, &observation, &surroundings, names);
         let changes = wanted.as_ref().map_or_else(Vec::new, |wanted| {
+            self.platform
+                .unname_outdated(&mut observation.state, &wanted.secrets);
             diff(&observation.state, &observation.liveness, &wanted.state)
         });
         // IO: write, and read back what was written.
@@ -235,7 +237,7 @@ impl<P: Platform> Agent<P> {
         self.contacts.next(Instant::now())
     }
 
-    /// Whether some path is not up, so that there is something to look out for.
+    /// Whether some path or session is not up, so that there is something to look out for.
     #[must_use]
     pub fn misses_paths(&self) -> bool {
         self.last.as_ref().is_some_and(|last| last.missing > 0)
@@ -301,7 +303,11 @@ impl<P: Platform> Agent<P> {
         } = open(&mesh.inputs.plan, own.map(|(_, peer)| peer), &self.identity);
         let mut keys = self.identity.public_keys();
         keys.extend(public_keys);
-        let config = node_config(&mesh.inputs.plan, &peers, own.map(|(name, _)| name));
+        // Before the first Peer, a name that was configured says at least to which cluster this node belongs.
+        let name = own
+            .map(|(name, _)| name.clone())
+            .or_else(|| self.own.peer_name());
+        let config = node_config(&mesh.inputs.plan, &peers, name.as_ref());
         let facts = local_facts(Readings {
             observation,
             surroundings,
@@ -404,7 +410,8 @@ impl<P: Platform> Agent<P> {
         self.last = Some(LastReading {
             paths: path_states(&after.liveness),
             connecting: outcome.paths.connecting,
-            missing: outcome.paths.total - outcome.paths.up,
+            missing: outcome.paths.total - outcome.paths.up
+                + outcome.sessions.values().filter(|up| !**up).count(),
             state: after.state,
             surroundings,
             mesh: kept,

@@ -8,6 +8,7 @@ mod connect;
 mod doctor;
 mod files;
 mod gather;
+mod ledger;
 mod node_config;
 mod offline;
 mod plan;
@@ -67,6 +68,9 @@ enum Command {
         after_help = "Holds the objects of tieline.dev, workloads, events, leases and logs of our namespaces, nodes (trimmed), versions, and\nwhat doctor says. Secrets are never read, so neither keys nor chart values are in it; what looks like a secret in an\nobject or a log is taken out. It prints what it holds and what was left out; README.txt in it says the same.\nAddresses, names of nodes and public keys are in it: look through it before you give it away.\n\nExit code: 0 written, 1 not.\n\nExamples:\n  tieline gather\n  tieline gather -o case-17.tar.gz --pods 50\n  tar -tzf case-17.tar.gz"
     )]
     Gather(gather::GatherArgs),
+    /// The records of who holds which addresses.
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     /// Take the mesh down in order: delete the ClusterLinks and wait until nothing planned is left. Grants stay.
     #[command(
         after_help = "This is what `helm uninstall` runs first, with --cleanup-pod, which also removes from every node what its agent made.\n\nExit code: 0 all of it is gone, 1 not.\n\nExample:\n  tieline withdraw --yes"
@@ -145,6 +149,10 @@ fn execute(command: Command, version: &str) -> Result<ExitCode> {
         }
         Command::Gather(args) => {
             runtime()?.block_on(gather::gather(&args, version))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Ledger(ledger::LedgerCommand::AcceptRestore(args)) => {
+            runtime()?.block_on(ledger::accept_restore(&args))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Withdraw(args) => {

@@ -5,6 +5,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Annotation on an AddressLedger that came back from a backup: the revision up to which an administrator gives up what the
+/// ledger does not know.
+pub const ACCEPT_RESTORE: &str = "tieline.dev/accept-restore";
+
 /// The record itself. Written by the operator with compare-and-swap only.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(

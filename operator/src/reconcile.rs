@@ -11,7 +11,7 @@
 //! plan revision they go with; an attachment's key is stored before anything is sealed with it.
 
 use crate::index::Index;
-use crate::restore::{self, Frozen, Seen};
+use crate::restore::{self, Disagreement, Frozen, Seen};
 use crate::store::Store;
 use crate::vpn::{self, Attachment};
 use crate::world::{self, Memory, World};
@@ -115,6 +115,8 @@ pub struct Decided {
     pub attachments: BTreeMap<VpnName, Attachment>,
     /// Ledgers that give no new grants.
     pub frozen: BTreeMap<LedgerName, Frozen>,
+    /// Where a cluster's ledger splits what the hub's does not hold.
+    pub disagreements: Vec<Disagreement>,
     /// Plans that are too large to be written.
     pub too_large: BTreeMap<LinkName, String>,
     /// Why nothing was written: reason and message.
@@ -175,11 +177,13 @@ impl Decided {
 fn decide(index: &Index, keeper: &mut Keeper) -> Decided {
     let mut world = world::read(index, &mut keeper.memory, &keeper.cluster, &keeper.fresh);
     let frozen = restore::freeze(index, &mut world, &mut keeper.seen);
+    let disagreements = restore::agree(index, &mut world, &frozen);
     let waiting = restore::restrict(&mut world.fleet, &world.before.ledgers, &frozen);
     world.notices.extend(waiting);
     let proposal = plan(&world.fleet, &world.before);
     let trouble = trouble(
         &world.broken,
+        &disagreements,
         &check(&world.fleet, &world.before, &proposal),
     );
     let accepted = accept(&proposal, &world.peers, &world.claims);
@@ -189,17 +193,26 @@ fn decide(index: &Index, keeper: &mut Keeper) -> Decided {
         accepted,
         attachments: BTreeMap::new(),
         frozen,
+        disagreements,
         too_large: BTreeMap::new(),
         trouble,
         refused: Vec::new(),
     }
 }
 
-fn trouble(broken: &[Invalid], findings: &[Finding]) -> Option<(&'static str, String)> {
+fn trouble(
+    broken: &[Invalid],
+    disagreements: &[Disagreement],
+    findings: &[Finding],
+) -> Option<(&'static str, String)> {
     if !broken.is_empty() {
         let what = world::some_of(broken.iter());
         let message = format!("nothing is decided while this cannot be read: {what}");
         return Some(("RecordUnreadable", message));
+    }
+    if !disagreements.is_empty() {
+        let what = world::some_of(disagreements.iter());
+        return Some(("LedgersDisagree", format!("nothing is written: {what}")));
     }
     if !findings.is_empty() {
         let what = world::some_of(findings.iter());

@@ -7,6 +7,10 @@
 //! Who can tell: this process ([`Seen`]), the status of the ledger and of its Cluster, and agents that carry a newer plan
 //! than there is.
 
+mod levels;
+
+pub use levels::{Disagreement, agree};
+
 use crate::index::Index;
 use crate::world::World;
 use kube::ResourceExt;
@@ -18,7 +22,7 @@ use tieline_core::ledger::{Ledger, LedgerName, Ledgers, Owner, State, Use};
 use tieline_core::plan::Notice;
 
 /// Annotation on an AddressLedger: the revision that an administrator gives up.
-pub const ACCEPT: &str = "tieline.dev/accept-restore";
+pub const ACCEPT: &str = tieline_crds::address_ledger::ACCEPT_RESTORE;
 
 /// Reason of what waits for a frozen ledger.
 pub const LEDGER_FROZEN: &str = "LedgerFrozen";
@@ -57,9 +61,9 @@ impl fmt::Display for Frozen {
         write!(
             f,
             " is at revision {}, but revision {} has been seen: it was restored from an older backup. What was granted since is \
-             unknown, so new grants wait. To go on from what the ledger holds: kubectl annotate addressledgers.tieline.dev {} \
-             {ACCEPT}={}",
-            self.has, self.seen, self.ledger, self.seen
+             unknown, so new grants wait. To go on from what the ledger holds: tieline ledger accept-restore {} --yes (or kubectl annotate \
+             addressledgers.tieline.dev {} --overwrite {ACCEPT}={})",
+            self.has, self.seen, self.ledger, self.ledger, self.seen
         )
     }
 }

@@ -4,6 +4,7 @@
 //! `nft`), damages it behind the agent's back, and makes reads and writes fail.
 
 use super::{Backend, Observation, Platform, PlatformError, Secrets, Surroundings};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tieline_core::cidr::Family;
 use tieline_core::host::firewall::{Hook, Ruleset};
@@ -29,6 +30,8 @@ struct Kernel {
     state: HostState,
     liveness: Livenesses,
     surroundings: Surroundings,
+    /// The bytes of pre-shared keys.
+    preshared_keys: BTreeMap<(DeviceName, PublicKey), [u8; 32]>,
     writes: u64,
     failing_reads: usize,
     failing_writes: Vec<(String, usize)>,
@@ -81,6 +84,12 @@ impl Fake {
         self.kernel().liveness.insert((device, peer), liveness);
     }
 
+    /// The pre-shared key of a peer.
+    #[must_use]
+    pub fn preshared_key(&self, device: DeviceName, peer: PublicKey) -> Option<[u8; 32]> {
+        self.kernel().preshared_keys.get(&(device, peer)).copied()
+    }
+
     /// The next `times` reads fail.
     pub fn fail_reads(&self, times: usize) {
         self.kernel().failing_reads = times;
@@ -115,6 +124,21 @@ impl Platform for Fake {
         let mut kernel = self.kernel();
         kernel.read("the host's own network")?;
         Ok(kernel.surroundings.clone())
+    }
+
+    fn unname_outdated(&self, state: &mut HostState, secrets: &Secrets) {
+        let kernel = self.kernel();
+        for (name, device) in &mut state.devices {
+            for (key, peer) in &mut device.peers {
+                let wanted = peer
+                    .preshared_key
+                    .as_ref()
+                    .and_then(|vpn| secrets.preshared_keys.get(vpn));
+                if wanted.is_some() && wanted != kernel.preshared_keys.get(&(*name, *key)) {
+                    peer.preshared_key = None;
+                }
+            }
+        }
     }
 
     async fn apply(&mut self, changes: &[Change], secrets: &Secrets) -> Vec<PlatformError> {
@@ -172,6 +196,16 @@ impl Kernel {
                     .apply(&Change::CreateDevice(*name, Box::new(empty)));
             }
             other => self.state.apply(other),
+        }
+        if let Change::PutPeer { device, key, peer } = change {
+            let bytes = peer
+                .preshared_key
+                .as_ref()
+                .and_then(|vpn| secrets.preshared_keys.get(vpn));
+            match bytes {
+                Some(bytes) => self.preshared_keys.insert((*device, *key), *bytes),
+                None => self.preshared_keys.remove(&(*device, *key)),
+            };
         }
         self.settle();
         self.writes += u64::from(self.state != before);

@@ -426,6 +426,22 @@ impl Platform for Linux {
         Ok(around)
     }
 
+    fn unname_outdated(&self, state: &mut HostState, secrets: &Secrets) {
+        for (name, device) in &mut state.devices {
+            for (key, peer) in &mut device.peers {
+                let wanted = peer
+                    .preshared_key
+                    .as_ref()
+                    .and_then(|vpn| secrets.preshared_keys.get(vpn));
+                if wanted.is_some()
+                    && self.labels.preshared_key(*name, *key, wanted) != peer.preshared_key
+                {
+                    peer.preshared_key = None;
+                }
+            }
+        }
+    }
+
     async fn apply(&mut self, changes: &[Change], secrets: &Secrets) -> Vec<PlatformError> {
         let mut failures = Vec::new();
         self.links = None;

@@ -119,6 +119,10 @@ pub trait Platform: Send {
     /// [`PlatformError::Read`] when a part cannot be read.
     fn surroundings(&mut self) -> impl Future<Output = Result<Surroundings, PlatformError>> + Send;
 
+    /// Takes the name off every pre-shared key of `state` that is not the one that `secrets` holds under that name: it
+    /// was replaced since, and has to be written again. States hold names, so only the platform can tell.
+    fn unname_outdated(&self, state: &mut HostState, secrets: &Secrets);
+
     /// Applies changes in order. A failed change does not stop independent later ones; every failure is returned.
     fn apply(
         &mut self,

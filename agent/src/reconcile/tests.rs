@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::fixture::{own, peer, peer_name, peers, plan, prefix, snapshot};
+use crate::fixture::{attachment, own, peer, peer_name, peers, plan, prefix, sealed, snapshot};
 use crate::platform::fake::Fake;
 use crate::store::{FileKind, LastGood, Store};
 use std::time::{Duration, Instant};
@@ -152,6 +152,33 @@ async fn a_first_handshake_that_was_lost_is_asked_for_again_and_nothing_else_cha
     let withdrawn = host.reconcile(&snapshot(None, host.peers())).await;
     assert_eq!(withdrawn.role, Role::Withdrawn);
     assert_eq!(host.agent.as_ref().unwrap().next_contact(), None);
+}
+
+#[tokio::test]
+async fn a_preshared_key_that_is_replaced_under_its_name_is_written_also_when_the_agent_was_down() {
+    let mut host = Host::new();
+    let device = DeviceName::vpn(3);
+    let mut plan = plan(1);
+    plan.vpns.push(attachment(true));
+    let foreign = plan.vpns[0].peer_public_key;
+    for (preshared, restart) in [([6; 32], false), ([7; 32], false), ([8; 32], true)] {
+        if restart {
+            host.start();
+        }
+        let mut peers = host.peers();
+        let secret = sealed(
+            &host.agent.as_ref().unwrap().identity,
+            [5; 32],
+            Some(preshared),
+        );
+        peers.get_mut(&peer_name("a")).unwrap().sealed.push(secret);
+        let snapshot = snapshot(Some(plan.clone()), peers);
+        let outcome = host.reconcile(&snapshot).await;
+        assert!(outcome.is_applied(), "{outcome:?}");
+        assert_eq!(host.kernel.preshared_key(device, foreign), Some(preshared));
+        assert!(outcome.writes > 0);
+        assert_eq!(host.reconcile(&snapshot).await.writes, 0);
+    }
 }
 
 #[tokio::test]

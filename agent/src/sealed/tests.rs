@@ -1,10 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::fixture::{peer, plan, prefix};
-use crypto_box::aead::OsRng;
-use tieline_core::ids::{SegmentName, SiteName};
-use tieline_core::network_plan::{Allow, PlanVpn};
+use crate::fixture::{attachment, peer, plan, sealed};
 
 struct Case {
     _dir: tempfile::TempDir,
@@ -17,32 +14,9 @@ fn case(private: [u8; 32], preshared: Option<[u8; 32]>) -> Case {
     let dir = tempfile::tempdir().unwrap();
     let identity = Identity::load_or_create(dir.path()).unwrap();
     let mut plan = plan(1);
-    plan.vpns.push(PlanVpn {
-        name: VpnName::new("hq").unwrap(),
-        site: SiteName::new("berlin").unwrap(),
-        segment: SegmentName::new("shop.berlin").unwrap(),
-        index: 3,
-        prefixes: vec![prefix("172.16.0.0/16")].into(),
-        allow: Allow::default(),
-        peer_public_key: PublicKey::from_bytes([77; 32]).unwrap(),
-        endpoint: None,
-        preshared_key: preshared.is_some(),
-    });
-    let secret = AttachmentSecret {
-        private_key: BASE64_STANDARD.encode(private),
-        preshared_key: preshared.map(|key| BASE64_STANDARD.encode(key)),
-    };
-    let recipient = crypto_box::PublicKey::from_bytes(*identity.sealing_public().as_bytes());
-    let sealed = recipient
-        .seal(&mut OsRng, &secret.to_json().unwrap())
-        .unwrap();
+    plan.vpns.push(attachment(preshared.is_some()));
     let mut own = peer("a", identity.public_keys());
-    own.sealed.push(SealedSecret {
-        vpn: VpnName::new("hq").unwrap(),
-        version: "1".to_owned(),
-        recipient: identity.sealing_public(),
-        ciphertext: BASE64_STANDARD.encode(sealed),
-    });
+    own.sealed.push(sealed(&identity, private, preshared));
     Case {
         _dir: dir,
         identity,

@@ -296,3 +296,57 @@ fn a_cluster_whose_nodes_cannot_be_seen_from_here_is_named_with_what_to_do() {
         depot.message
     );
 }
+
+/// The hub's ledger as it would come back from a backup, or from somebody's editor.
+fn replace_hub(bench: &mut Bench, grants: Value, word: Option<u64>) -> u64 {
+    let held = bench.index.ledgers.get("hub").unwrap().clone();
+    bench.put::<AddressLedger>(json!({
+        "metadata": {"name": "hub", "annotations": word.map(|it| json!({restore::ACCEPT: it.to_string()}))},
+        "spec": {"lineage": held.spec.lineage, "revision": held.spec.revision, "grants": grants},
+    }));
+    held.spec.revision
+}
+
+#[test]
+fn a_hub_that_lost_a_block_in_use_stops_everything_until_the_administrator_says_to_record_it_again()
+{
+    let mut bench = Bench::new();
+    bench.pass();
+    let before = bench.peers().len();
+    let grants = bench.index.ledgers.get("hub").unwrap().spec.grants.clone();
+    let revision = replace_hub(&mut bench, json!([]), None);
+    let decided = decide(&bench.index, &mut bench.keeper);
+    let (reason, message) = decided.trouble.unwrap();
+    assert_eq!(reason, "LedgersDisagree");
+    for part in [
+        "10.64.0.0/16 (Pod)",
+        "(Mesh)",
+        "cluster-shop",
+        "tieline ledger accept-restore hub",
+    ] {
+        assert!(message.contains(part), "no {part} in: {message}");
+    }
+    // A word on something older does not count.
+    replace_hub(&mut bench, json!([]), Some(revision - 1));
+    assert!(decide(&bench.index, &mut bench.keeper).trouble.is_some());
+    replace_hub(&mut bench, json!([]), Some(revision));
+    bench.pass();
+    let hub = bench.index.ledgers.get("hub").unwrap().clone();
+    assert_eq!(hub.spec.grants, grants);
+    assert!(hub.spec.revision > revision);
+    assert_eq!((bench.pass().1, bench.peers().len()), (0, before));
+}
+
+#[test]
+fn a_block_that_somebody_else_holds_meanwhile_is_not_recorded_again_and_both_are_named() {
+    let mut bench = Bench::new();
+    bench.pass();
+    let other = json!([{"prefix": "10.64.0.0/15", "use": "Pod", "owner": {"kind": "Cluster", "name": "other"}, "state": "Active"}]);
+    replace_hub(&mut bench, other, Some(1000));
+    let decided = decide(&bench.index, &mut bench.keeper);
+    let (reason, message) = decided.trouble.unwrap();
+    assert_eq!(reason, "LedgersDisagree");
+    for part in ["10.64.0.0/15 of Cluster other", "by hand"] {
+        assert!(message.contains(part), "no {part} in: {message}");
+    }
+}

@@ -13,8 +13,18 @@ pub(super) fn status(
     now: Timestamp,
 ) -> AddressLedgerStatus {
     let held = object.status.clone().unwrap_or_default();
-    let frozen = LedgerName::parse(&object.name_any()).and_then(|name| decided.frozen.get(&name));
+    let name = LedgerName::parse(&object.name_any());
+    let frozen = name.as_ref().and_then(|name| decided.frozen.get(name));
+    let disagreements: Vec<String> = decided
+        .disagreements
+        .iter()
+        .filter(|it| name.as_ref() == Some(&it.on))
+        .map(ToString::to_string)
+        .collect();
     let judgement = match frozen {
+        _ if !disagreements.is_empty() => {
+            Judgement::new("Frozen", true, "LedgersDisagree", disagreements.join("; "))
+        }
         Some(frozen) => Judgement::new("Frozen", true, "RevisionBehind", frozen.to_string()),
         None => Judgement::new(
             "Frozen",

@@ -4,8 +4,10 @@ use crate::Tests;
 use crate::claims::all_agents;
 use crate::stage::Stage;
 use anyhow::{Context as _, Result, ensure};
+use e2e::world::Programs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 pub(crate) fn tests() -> Tests {
@@ -33,6 +35,10 @@ pub(crate) fn tests() -> Tests {
         (
             "restore: a plan that is older than what agents carry freezes new grants until an administrator accepts",
             restored,
+        ),
+        (
+            "restore: a hub's ledger that came back alone stops all writes until an administrator has it recorded again",
+            hub_restored_alone,
         ),
     ]
 }
@@ -163,13 +169,15 @@ fn restored() -> Result<()> {
         "a frozen ledger withdrew"
     );
 
+    let waits = accept_restore(&stage, &[])?;
+    ensure!(
+        waits.contains("AddressLedger cluster-shop") && waits.contains("say --yes"),
+        "{waits}"
+    );
+    let accepted = accept_restore(&stage, &["--yes"])?;
     for ledger in ["hub", "cluster-shop"] {
-        stage.kubectl(&[
-            "annotate",
-            "addressledgers.tieline.dev",
-            ledger,
-            "tieline.dev/accept-restore=40",
-        ])?;
+        let line = format!("AddressLedger {ledger}: accepted up to revision 40");
+        ensure!(accepted.contains(&line), "{accepted}");
     }
     stage.eventually("oslo-3 gets its Peer", || {
         Ok(!stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null())
@@ -186,6 +194,64 @@ fn restored() -> Result<()> {
         "False/UpToDate",
     )?;
     Ok(())
+}
+
+/// `tieline ledger accept-restore`: what it prints, whether it did something or not.
+fn accept_restore(stage: &Stage, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(Programs::find()?.cli)
+        .args(["ledger", "accept-restore", "--kubeconfig"])
+        .arg(stage.kubeconfig())
+        .args(arguments)
+        .output()
+        .context("run tieline")?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(text(&output.stdout) + &text(&output.stderr))
+}
+
+fn hub_restored_alone() -> Result<()> {
+    let stage = Stage::three_sites()?;
+    all_agents(&stage)?;
+    stage.eventually_condition("clusterlinks.tieline.dev", "acme", "Ready", "True/")?;
+    let grants = stage.get("addressledgers.tieline.dev", "hub")?["spec"]["grants"].clone();
+    let edit = serde_json::json!({"spec": {"grants": []}}).to_string();
+    stage.kubectl(&[
+        "patch",
+        "addressledgers.tieline.dev",
+        "hub",
+        "--type=merge",
+        "-p",
+        &edit,
+    ])?;
+    stage.eventually_condition(
+        "addressledgers.tieline.dev",
+        "hub",
+        "Frozen",
+        "True/LedgersDisagree",
+    )?;
+    stage.eventually_condition(
+        "clusterlinks.tieline.dev",
+        "acme",
+        "Planned",
+        "False/LedgersDisagree",
+    )?;
+    ensure!(
+        stage.list("peers.tieline.dev")?.len() == 6,
+        "something was withdrawn"
+    );
+    let accepted = accept_restore(&stage, &["hub", "--yes"])?;
+    ensure!(
+        accepted.contains("AddressLedger hub: accepted"),
+        "{accepted}"
+    );
+    stage.eventually_condition("clusterlinks.tieline.dev", "acme", "Ready", "True/")?;
+    let hub = stage.get("addressledgers.tieline.dev", "hub")?;
+    ensure!(hub["spec"]["grants"] == grants, "{hub:#}");
+    stage.eventually_condition(
+        "addressledgers.tieline.dev",
+        "hub",
+        "Frozen",
+        "False/UpToDate",
+    )
 }
 
 fn endpoints() -> Result<()> {
