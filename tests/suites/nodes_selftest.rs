@@ -1,21 +1,24 @@
 //! The laboratory of real nodes tested on itself, without Tieline: what works inside a site, what must not work across sites,
-//! and that nothing is left behind. Needs the machine's own root.
+//! what happens to nodes, and that nothing is left behind. Needs the machine's own root.
 #![allow(clippy::unwrap_used)]
 // Measured times are part of what this suite is for.
 #![allow(clippy::print_stdout)]
 
+#[path = "support/real_nodes.rs"]
+mod real_nodes;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::lab::{Endpoint, Flows, Lifetime, SiteKind, Topology};
-use e2e::nodes::{Answer, Cni, DNS_SERVICE, NodeLab, Options, Pod, PodRanges, ProxyMode, enter};
-use libtest_mimic::{Arguments, Trial};
+use e2e::lab::{Endpoint, Lifetime, SiteKind, Topology};
+use e2e::nodes::{Cni, NodeLab, Options, Pod, PodRanges, ProxyMode, enter};
+use libtest_mimic::Arguments;
+use real_nodes::{PODS, cast, nothing_crosses, only, pods_talk, services, trial};
 
 /// Set for the copy of this binary that one test starts in order to kill it.
 const VICTIM: &str = "NODES_SELFTEST_VICTIM";
@@ -39,17 +42,13 @@ fn main() {
             "a machine without root is told so and fails",
             without_root_it_fails,
         ),
-        trial("bridge and nftables: nodes are Ready in time", || {
-            ready(Cni::Bridge, ProxyMode::Nftables)
+        trial("nodes are Ready in time", ready),
+        trial("pods talk inside a site and not across sites", || {
+            with_lab(|lab| pods_talk(lab, Cni::Bridge))
         }),
-        trial(
-            "bridge and nftables: pods talk inside a site and not across sites",
-            || pods_talk(Cni::Bridge, ProxyMode::Nftables),
-        ),
-        trial(
-            "bridge and nftables: ClusterIP, NodePort and names work inside a site",
-            || services(Cni::Bridge, ProxyMode::Nftables),
-        ),
+        trial("ClusterIP, NodePort and names work inside a site", || {
+            with_lab(|lab| services(lab))
+        }),
         trial(
             "kubectl exec and logs work where the API server reaches the kubelet",
             exec_and_logs,
@@ -61,42 +60,6 @@ fn main() {
             create_again,
         ),
         trial("a new node joins a running cluster", join),
-        trial("flannel and iptables: nodes are Ready in time", || {
-            ready(Cni::Flannel, ProxyMode::Iptables)
-        }),
-        trial(
-            "flannel and iptables: pods talk inside a site and not across sites",
-            || pods_talk(Cni::Flannel, ProxyMode::Iptables),
-        ),
-        trial(
-            "flannel and iptables: ClusterIP, NodePort and names work inside a site",
-            || services(Cni::Flannel, ProxyMode::Iptables),
-        ),
-        trial("plain and nftables: nodes are Ready in time", || {
-            ready(Cni::Plain, ProxyMode::Nftables)
-        }),
-        trial(
-            "plain and nftables: pods talk inside a site and not across sites",
-            || pods_talk(Cni::Plain, ProxyMode::Nftables),
-        ),
-        trial(
-            "plain and nftables: ClusterIP, NodePort and names work inside a site",
-            || services(Cni::Plain, ProxyMode::Nftables),
-        ),
-        trial("bridge and iptables: pods, services and names work", || {
-            all(Cni::Bridge, ProxyMode::Iptables)
-        }),
-        trial(
-            "flannel and nftables: pods, services and names work",
-            || all(Cni::Flannel, ProxyMode::Nftables),
-        ),
-        trial("plain and iptables: pods, services and names work", || {
-            all(Cni::Plain, ProxyMode::Iptables)
-        }),
-        trial(
-            "six nodes in three sites: no site's pods reach another's, overlay or not",
-            three_sites,
-        ),
         trial(
             "without an allocator, nodes run host pods and are Ready once somebody gives pod ranges",
             somebody_else_allocates,
@@ -112,14 +75,9 @@ fn main() {
     conclusion.exit();
 }
 
-fn trial(name: &'static str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::test(name, move || {
-        test().map_err(|error| format!("{error:#}").into())
-    })
-}
-
-/// The lab that tests share, with what it was started as.
-static LAB: Mutex<Option<(Cni, ProxyMode, NodeLab)>> = Mutex::new(None);
+/// The lab that tests share: the bridge plug-in and nftables. The suite `nodes_mesh` runs the same facts in every other
+/// combination.
+static LAB: Mutex<Option<NodeLab>> = Mutex::new(None);
 
 /// `paris`, which the API server reaches, with two nodes, and `berlin` behind a NAT.
 fn two_sites() -> Topology {
@@ -130,103 +88,24 @@ fn two_sites() -> Topology {
         .nodes("berlin", "shop", 1)
 }
 
-fn with_lab(
-    cni: Cni,
-    proxy: ProxyMode,
-    test: impl FnOnce(&mut NodeLab) -> Result<()>,
-) -> Result<()> {
+fn with_lab(test: impl FnOnce(&mut NodeLab) -> Result<()>) -> Result<()> {
     let mut shared = LAB.lock().unwrap_or_else(PoisonError::into_inner);
-    if shared
-        .as_ref()
-        .is_none_or(|(a, b, _)| (*a, *b) != (cni, proxy))
-    {
-        // Names of namespaces are used once at a time.
-        drop(shared.take());
-        let name = format!("nodes-{cni:?}-{}", proxy.as_str()).to_lowercase();
-        let lab = NodeLab::start(&name, two_sites(), cni, proxy)?;
+    if shared.is_none() {
+        let lab = NodeLab::start(
+            "nodes-bridge-nftables",
+            two_sites(),
+            Cni::Bridge,
+            ProxyMode::Nftables,
+        )?;
         lab.wait_ready(READY_WITHIN)?;
-        println!("{cni:?}/{proxy:?}: nodes Ready after {:.1?}", lab.age());
+        println!("nodes Ready after {:.1?}", lab.age());
         lab.control_plane().apply(PODS)?;
-        lab.wait_pods("default", "app", 6, PATIENCE)?;
+        lab.wait_pods("default", "app", 5, PATIENCE)?;
         lab.wait_pods("kube-system", "k8s-app=kube-dns", 1, PATIENCE)?;
-        println!("{cni:?}/{proxy:?}: 7 pods Ready after {:.1?}", lab.age());
-        *shared = Some((cni, proxy, lab));
+        println!("6 pods Ready after {:.1?}", lab.age());
+        *shared = Some(lab);
     }
-    let (.., lab) = shared.as_mut().context("no lab")?;
-    test(lab)
-}
-
-/// Two pods a node, and a service for those of each site.
-const PODS: &str = r#"
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: probe
-        image: lab.local/probe:1
-        imagePullPolicy: Never
-        args: ["serve", ":8080"]
-        env:
-        - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
-        - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-        ports: [{containerPort: 8080}]
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: other}
-spec:
-  selector: {matchLabels: {app: other}}
-  template:
-    metadata: {labels: {app: other}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: probe
-        image: lab.local/probe:1
-        imagePullPolicy: Never
-        args: ["serve", ":8080"]
-        env:
-        - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
-        - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
-# Without selector: the test names the endpoints of one site.
-apiVersion: v1
-kind: Service
-metadata: {name: paris}
-spec: {type: NodePort, ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080}]}
-"#;
-
-struct Cast {
-    /// Pods of paris: two on the first node, one on the second, and one of berlin.
-    first: Pod,
-    beside: Pod,
-    second: Pod,
-    abroad: Pod,
-}
-
-fn cast(lab: &NodeLab) -> Result<Cast> {
-    let on = |app: &str, node: &str| {
-        lab.pods("default", &format!("app={app}"))?
-            .into_iter()
-            .find(|pod| pod.node == node)
-            .with_context(|| format!("no pod of {app} on {node}"))
-    };
-    Ok(Cast {
-        first: on("web", "paris-1")?,
-        beside: on("other", "paris-1")?,
-        second: on("web", "paris-2")?,
-        abroad: on("web", "berlin-1")?,
-    })
+    test(shared.as_mut().context("no lab")?)
 }
 
 fn without_root_it_fails() -> Result<()> {
@@ -258,8 +137,8 @@ fn tempfile_for_everybody() -> Result<PathBuf> {
     Ok(copy)
 }
 
-fn ready(cni: Cni, proxy: ProxyMode) -> Result<()> {
-    with_lab(cni, proxy, |lab| {
+fn ready() -> Result<()> {
+    with_lab(|lab| {
         lab.wait_ready(Duration::from_secs(5))?;
         let labels = lab.control_plane().kubectl(&[
             "get",
@@ -275,90 +154,8 @@ fn ready(cni: Cni, proxy: ProxyMode) -> Result<()> {
     })
 }
 
-fn all(cni: Cni, proxy: ProxyMode) -> Result<()> {
-    pods_talk(cni, proxy)?;
-    services(cni, proxy)
-}
-
-fn pods_talk(cni: Cni, proxy: ProxyMode) -> Result<()> {
-    with_lab(cni, proxy, |lab| {
-        let cast = cast(lab)?;
-        let own = cast.first.address()?;
-        let one_node = only(lab.ask(&cast.first, &cast.beside.url(8080)?, 1)?)?;
-        ensure!(one_node.client == own, "on one node: {one_node:?}");
-        let across = only(lab.ask(&cast.first, &cast.second.url(8080)?, 1)?)?;
-        ensure!(across.pod == cast.second.name, "{across:?}");
-        // Bridge with ipMasq translates whatever leaves the node; the others keep the address inside a site.
-        let node: IpAddr = lab.lab().node("paris-1")?.address4().into();
-        let wanted = if cni == Cni::Bridge { node } else { own };
-        ensure!(
-            across.client == wanted,
-            "across nodes: {across:?}, wanted client {wanted}"
-        );
-        for (from, to) in [(&cast.first, &cast.abroad), (&cast.abroad, &cast.second)] {
-            let answers = lab.ask(from, &to.url(8080)?, 1);
-            ensure!(
-                answers.is_err(),
-                "{} on {} reached {} on {}: {answers:?}",
-                from.name,
-                from.node,
-                to.name,
-                to.node
-            );
-        }
-        Ok(())
-    })
-}
-
-fn services(cni: Cni, proxy: ProxyMode) -> Result<()> {
-    with_lab(cni, proxy, |lab| {
-        let cast = cast(lab)?;
-        let slice = serde_json::json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {"name": "paris-1", "labels": {"kubernetes.io/service-name": "paris"}},
-            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-            "endpoints": [
-                {"addresses": [cast.first.address()?], "conditions": {"ready": true}},
-                {"addresses": [cast.second.address()?], "conditions": {"ready": true}},
-            ],
-        });
-        lab.control_plane().apply(&slice.to_string())?;
-        let address = lab.control_plane().kubectl(&[
-            "get",
-            "service",
-            "paris",
-            "-o",
-            "jsonpath={.spec.clusterIP}",
-        ])?;
-        let both = BTreeSet::from([cast.first.name.clone(), cast.second.name.clone()]);
-        let url = format!("http://{address}/");
-        let seen = until(|| lab.ask(&cast.beside, &url, 20))?;
-        ensure!(servers(&seen) == both, "ClusterIP from a pod: {seen:?}");
-        let seen = until(|| lab.ask_from_node("paris-2", &url, 20))?;
-        ensure!(servers(&seen) == both, "ClusterIP from a node: {seen:?}");
-        let node = lab.lab().node("paris-2")?.address4();
-        let url = format!("http://{node}:30080/");
-        let seen = until(|| lab.ask_from_node("paris-1", &url, 20))?;
-        ensure!(servers(&seen) == both, "NodePort: {seen:?}");
-
-        // CoreDNS runs in paris.
-        for from in [&cast.first, &cast.second] {
-            let found = lab.lookup(from, "paris.default.svc.cluster.local")?;
-            ensure!(found == [address.parse::<IpAddr>()?], "{found:?}");
-            let short = lab.lookup(from, "kube-dns.kube-system")?;
-            ensure!(short == [DNS_SERVICE.parse::<IpAddr>()?], "{short:?}");
-        }
-        let seen = lab.ask(&cast.beside, "http://paris/", 1)?;
-        ensure!(both.is_superset(&servers(&seen)), "by name: {seen:?}");
-        // The API server, from a pod.
-        let output = lab.probe(&cast.first, &["connect", "kubernetes.default:443"])?;
-        ensure!(output.status.success(), "{output:?}");
-        Ok(())
-    })
-}
-
 fn exec_and_logs() -> Result<()> {
-    with_lab(Cni::Bridge, ProxyMode::Nftables, |lab| {
+    with_lab(|lab| {
         let cast = cast(lab)?;
         let printed = lab.exec(&cast.first, &["/probe", "get", &cast.second.url(8080)?])?;
         ensure!(printed.contains(&cast.second.name), "{printed}");
@@ -377,13 +174,13 @@ fn exec_and_logs() -> Result<()> {
 }
 
 fn traffic() -> Result<()> {
-    with_lab(Cni::Bridge, ProxyMode::Nftables, |lab| {
+    with_lab(|lab| {
         let cast = cast(lab)?;
         inside_sites_only(lab, &[cast.first, cast.second, cast.abroad])
     })
 }
 
-/// The lab's matrix between real pods: everything inside a site, nothing across.
+/// The lab's matrix between real pods that have no servers yet: everything inside a site, nothing across.
 fn inside_sites_only(lab: &NodeLab, pods: &[Pod]) -> Result<()> {
     let ends: Vec<Endpoint> = pods
         .iter()
@@ -393,44 +190,11 @@ fn inside_sites_only(lab: &NodeLab, pods: &[Pod]) -> Result<()> {
         .iter()
         .map(|end| lab.lab().serve(end))
         .collect::<Result<_>>()?;
-    let flows = Flows {
-        each: 1,
-        patience: Duration::from_millis(1500),
-        ..Flows::default()
-    };
-    let report = lab.lab().matrix_of(&ends, &flows)?;
-    let (crossing, inside): (Vec<_>, Vec<_>) = report.pairs.iter().partition(|pair| pair.crosses);
-    ensure!(
-        !crossing.is_empty() && !inside.is_empty(),
-        "nothing to see: {report:?}"
-    );
-    for pair in inside {
-        ensure!(pair.ok == pair.total, "{pair:?}");
-    }
-    for pair in crossing {
-        ensure!(pair.ok == 0, "{pair:?}");
-    }
-    Ok(())
-}
-
-fn three_sites() -> Result<()> {
-    drop(LAB.lock().unwrap_or_else(PoisonError::into_inner).take());
-    let lab = NodeLab::start(
-        "nodes-three-sites",
-        Topology::three_sites().without_vpn(),
-        Cni::Flannel,
-        ProxyMode::Nftables,
-    )?;
-    lab.wait_ready(READY_WITHIN)?;
-    println!("six nodes Ready after {:.1?}", lab.age());
-    lab.control_plane().apply(PODS)?;
-    let pods = lab.wait_pods("default", "app=web", 6, PATIENCE)?;
-    println!("their pods Ready after {:.1?}", lab.age());
-    inside_sites_only(&lab, &pods)
+    nothing_crosses(lab, &ends)
 }
 
 fn reboot() -> Result<()> {
-    with_lab(Cni::Bridge, ProxyMode::Nftables, |lab| {
+    with_lab(|lab| {
         let begun = Instant::now();
         lab.reboot("paris-2")?;
         back(lab, "paris-2")?;
@@ -460,7 +224,7 @@ fn back(lab: &NodeLab, node: &str) -> Result<()> {
 }
 
 fn create_again() -> Result<()> {
-    with_lab(Cni::Bridge, ProxyMode::Nftables, |lab| {
+    with_lab(|lab| {
         let uid = |lab: &NodeLab| {
             lab.control_plane().kubectl(&[
                 "get",
@@ -490,7 +254,7 @@ fn create_again() -> Result<()> {
 }
 
 fn join() -> Result<()> {
-    with_lab(Cni::Bridge, ProxyMode::Nftables, |lab| {
+    with_lab(|lab| {
         let begun = Instant::now();
         let name = lab.join("paris")?;
         ensure!(name == "paris-3", "{name}");
@@ -675,29 +439,5 @@ fn nothing_outlives() -> Result<()> {
             "20 s after the kill: cgroups {folders:?}, processes {left:?}"
         );
         std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-fn only(answers: Vec<Answer>) -> Result<Answer> {
-    let count = answers.len();
-    answers
-        .into_iter()
-        .next()
-        .filter(|_| count == 1)
-        .with_context(|| format!("{count} answers"))
-}
-
-fn servers(answers: &[Answer]) -> BTreeSet<String> {
-    answers.iter().map(|answer| answer.pod.clone()).collect()
-}
-
-/// kube-proxy needs a moment after a change.
-fn until<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + Duration::from_secs(10);
-    loop {
-        match attempt() {
-            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(200)),
-            result => return result,
-        }
     }
 }

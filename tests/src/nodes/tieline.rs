@@ -247,6 +247,7 @@ impl Tieline {
             match self.cluster.ready() {
                 Ok(()) => return Ok(begun.elapsed()),
                 Err(error) if begun.elapsed() > patience => {
+                    self.keep_logs(lab);
                     return Err(error
                         .context(format!("not Ready within {patience:?}"))
                         .context(state(lab)));
@@ -303,6 +304,35 @@ impl Tieline {
         }
         oracle.reset()?;
         Ok(oracle)
+    }
+
+    /// Copies what operator and agents said into the lab's folder of logs, also from sites that the API server does not reach.
+    /// For the time after a failure, so what cannot be read is left out.
+    pub fn keep_logs(&self, lab: &NodeLab) {
+        for node in lab.running() {
+            let Ok(pods) = lab.node_path(node, "/var/log/pods") else {
+                continue;
+            };
+            let Ok(pods) = fs::read_dir(pods) else {
+                continue;
+            };
+            for pod in pods.flatten() {
+                let name = pod.file_name().to_string_lossy().into_owned();
+                let Some(name) = name.strip_prefix(&format!("{NAMESPACE}_")) else {
+                    continue;
+                };
+                for container in fs::read_dir(pod.path()).into_iter().flatten().flatten() {
+                    for log in fs::read_dir(container.path())
+                        .into_iter()
+                        .flatten()
+                        .flatten()
+                    {
+                        let to = format!("{node}-{name}-{}", log.file_name().to_string_lossy());
+                        drop(fs::copy(log.path(), lab.lab().logs().join(to)));
+                    }
+                }
+            }
+        }
     }
 
     /// The nodes that are gateways of a site, by rank.

@@ -1,0 +1,149 @@
+//! Before, with and after Tieline: who reaches whom, as whom, and what an eavesdropper on the underlay sees of it.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::lab::Flows;
+use e2e::nodes::DNS_SERVICE;
+
+use crate::real_nodes::{endpoints, nothing_crosses, pods_talk, servers, services, until};
+use crate::world::World;
+
+pub(crate) fn without(world: &mut World) -> Result<()> {
+    pods_talk(&world.lab, world.cni)?;
+    services(&world.lab)?;
+    nothing_crosses(&world.lab, &world.ends)?;
+    let oslo = world.pod_on("oslo-1")?;
+    ensure!(
+        world.lab.lookup(oslo, "paris.default").is_err(),
+        "oslo reaches CoreDNS in paris without Tieline"
+    );
+    Ok(())
+}
+
+pub(crate) fn everybody(world: &mut World) -> Result<()> {
+    world.up()?;
+    let oracle = world.tieline.listening(&world.lab, &world.ends)?;
+    let flows = Flows {
+        each: 1,
+        // A handshake whose first packet a NAT ate is tried again after 5 s.
+        patience: Duration::from_secs(12),
+        ..Flows::default()
+    };
+    let matrix = world.lab.lab().matrix_of(&world.ends, &flows)?;
+    matrix.expect_all()?;
+    ensure!(matrix.pairs_total() == 30, "{matrix}");
+    let report = oracle.report()?;
+    report.expect_nothing_clear()?;
+    ensure!(
+        report.frames > 100,
+        "the traffic did not cross the underlay: {report}"
+    );
+    println!("{}: {matrix}{report}", world.name);
+    Ok(())
+}
+
+pub(crate) fn services_elsewhere(world: &mut World) -> Result<()> {
+    world.up()?;
+    let oracle = world.tieline.listening(&world.lab, &world.ends)?;
+    let lab = &world.lab;
+    let oslo = world.pods_of("oslo");
+    let both: BTreeSet<String> = oslo.iter().map(|pod| pod.name.clone()).collect();
+    ensure!(both.len() == 2, "{both:?}");
+    let address = endpoints(lab, "oslo", &oslo)?;
+    let url = format!("http://{address}/");
+    for node in ["paris-1", "paris-2", "berlin-1", "berlin-2"] {
+        let pod = world.pod_on(node)?;
+        let seen = until(|| lab.ask(pod, &url, 12))?;
+        ensure!(
+            servers(&seen) == both,
+            "ClusterIP from {node}'s pod: {seen:?}"
+        );
+        let clients: BTreeSet<IpAddr> = seen.iter().map(|answer| answer.client).collect();
+        ensure!(
+            clients == BTreeSet::from([pod.address()?]),
+            "{node}'s pod at {:?} was seen as {clients:?}",
+            pod.addresses
+        );
+        let seen = until(|| lab.ask_from_node(node, &url, 12))?;
+        ensure!(servers(&seen) == both, "ClusterIP from {node}: {seen:?}");
+    }
+
+    // A NodePort of a node in paris, asked by its neighbour, by a node of another site and by a stranger on the Internet.
+    let node = lab.lab().node("paris-2")?.address4();
+    let url = format!("http://{node}:30081/");
+    for asking in ["paris-1", "berlin-1"] {
+        let seen = until(|| lab.ask_from_node(asking, &url, 12))?;
+        ensure!(servers(&seen) == both, "NodePort from {asking}: {seen:?}");
+    }
+    let text = until(|| get(node.into(), 30081))?;
+    ensure!(
+        both.iter().any(|pod| text.contains(pod.as_str())),
+        "NodePort from outside: {text}"
+    );
+
+    for node in ["oslo-1", "oslo-2", "berlin-1", "berlin-2"] {
+        let pod = world.pod_on(node)?;
+        let found = until(|| lab.lookup(pod, "oslo.default.svc.cluster.local"))?;
+        ensure!(found == [address], "{node}: {found:?}");
+        let short = lab.lookup(pod, "kube-dns.kube-system")?;
+        ensure!(
+            short == [DNS_SERVICE.parse::<IpAddr>()?],
+            "{node}: {short:?}"
+        );
+        let seen = lab.ask(pod, "http://oslo/", 1)?;
+        ensure!(both.is_superset(&servers(&seen)), "by name: {seen:?}");
+    }
+    oracle.report()?.expect_nothing_clear()
+}
+
+/// HTTP as this process asks it, from a host on the lab's Internet.
+fn get(address: IpAddr, port: u16) -> Result<String> {
+    let patience = Duration::from_secs(3);
+    let mut stream = TcpStream::connect_timeout(&(address, port).into(), patience)
+        .with_context(|| format!("connecting to {address}:{port}"))?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(
+        stream,
+        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+pub(crate) fn exec_and_logs(world: &mut World) -> Result<()> {
+    world.up()?;
+    let target = world.pod_on("berlin-1")?;
+    let url = target.url(8080)?;
+    for site in ["paris", "oslo"] {
+        for pod in world.pods_of(site) {
+            let printed = world.lab.exec(pod, &["/probe", "get", &url])?;
+            ensure!(printed.contains(&target.name), "{}: {printed}", pod.node);
+            let logs = world.lab.logs(pod)?;
+            ensure!(
+                logs.trim() == format!("{} serves on :8080", pod.name),
+                "{}: {logs}",
+                pod.node
+            );
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn uninstalled(world: &mut World) -> Result<()> {
+    world.up()?;
+    world.down()?;
+    nothing_crosses(&world.lab, &world.ends)?;
+    let report = world
+        .inside
+        .take()
+        .context("the stream has ended already")?
+        .stop();
+    let (sent, lost) = report.totals();
+    println!("{}: inside sites {lost} of {sent} lost", world.name);
+    report.expect_no_loss()
+}

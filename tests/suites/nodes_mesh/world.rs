@@ -1,0 +1,162 @@
+//! The lab of one combination, with pods and with traffic inside every site that never stops; Tieline is installed when a test
+//! needs it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::lab::{Endpoint, PingStream, Server, Topology};
+use e2e::nodes::{Cni, NodeLab, Options, Pod, ProxyMode, Tieline};
+
+use crate::real_nodes::PODS;
+
+/// From the start of a lab to all nodes Ready, on a machine that does something else too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Six nodes in three sites with a pod each, and a second pod on those of paris.
+pub(crate) struct World {
+    // Dropped in this order: what lives in a pod before the pod.
+    pub(crate) inside: Option<PingStream>,
+    _servers: Vec<Server>,
+    /// The pods as ends of traffic, in the order of `pods`.
+    pub(crate) ends: Vec<Endpoint>,
+    /// Pods of `web`, one a node.
+    pub(crate) pods: Vec<Pod>,
+    pub(crate) tieline: Tieline,
+    installed: bool,
+    pub(crate) lab: NodeLab,
+    pub(crate) cni: Cni,
+    /// For what is printed.
+    pub(crate) name: String,
+}
+
+impl World {
+    fn start(cni: Cni, proxy: ProxyMode) -> Result<Self> {
+        let name = format!("{}-{}", word(cni), proxy.as_str());
+        let mut options = Tieline::options(&format!("mesh-{name}"), three_sites(), cni, proxy)?;
+        options.dns_site = Some("paris".into());
+        Self::with(name, options)
+    }
+
+    fn with(name: String, options: Options) -> Result<Self> {
+        let cni = options.cni;
+        let lab = NodeLab::start_with(options)?;
+        lab.wait_ready(PATIENCE)?;
+        println!("{name}: nodes Ready after {:.1?}", lab.age());
+        lab.control_plane().apply(PODS)?;
+        lab.wait_pods("default", "app=other", 2, PATIENCE)?;
+        lab.wait_pods("kube-system", "k8s-app=kube-dns", 1, PATIENCE)?;
+        let pods = lab.wait_pods("default", "app=web", 6, PATIENCE)?;
+        println!("{name}: 9 pods Ready after {:.1?}", lab.age());
+        let ends: Vec<Endpoint> = pods
+            .iter()
+            .map(|pod| lab.endpoint(pod))
+            .collect::<Result<_>>()?;
+        let servers = ends
+            .iter()
+            .map(|end| lab.lab().serve(end))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            inside: Some(inside(&lab, &ends)?),
+            _servers: servers,
+            ends,
+            pods,
+            tieline: Tieline::at(&lab)?,
+            installed: false,
+            lab,
+            cni,
+            name,
+        })
+    }
+
+    /// Tieline installed and Ready; does nothing when it is.
+    pub(crate) fn up(&mut self) -> Result<()> {
+        if !self.installed {
+            let took = self.tieline.bring_up(&self.lab)?;
+            println!("{}: helm install to Ready {took:.1?}", self.name);
+            self.installed = true;
+        }
+        Ok(())
+    }
+
+    /// `helm uninstall`.
+    pub(crate) fn down(&mut self) -> Result<()> {
+        self.installed = false;
+        let took = self.tieline.uninstall()?;
+        println!("{}: helm uninstall {took:.1?}", self.name);
+        Ok(())
+    }
+
+    pub(crate) fn pod_on(&self, node: &str) -> Result<&Pod> {
+        let pod = self.pods.iter().find(|pod| pod.node == node);
+        pod.with_context(|| format!("no pod on {node}"))
+    }
+
+    /// Pods of one site.
+    pub(crate) fn pods_of(&self, site: &str) -> Vec<&Pod> {
+        let prefix = format!("{site}-");
+        self.pods
+            .iter()
+            .filter(|pod| pod.node.starts_with(&prefix))
+            .collect()
+    }
+}
+
+/// Echoes between the two pods of every site, both ways, fifty a second.
+fn inside(lab: &NodeLab, ends: &[Endpoint]) -> Result<PingStream> {
+    let pairs: Vec<(Endpoint, Endpoint)> = ends
+        .iter()
+        .flat_map(|from| {
+            ends.iter()
+                .filter(|to| to.segment == from.segment && to.name != from.name)
+                .map(|to| (from.clone(), to.clone()))
+        })
+        .collect();
+    ensure!(pairs.len() == 6, "{} pairs inside sites", pairs.len());
+    lab.lab().ping_pairs(&pairs, Duration::from_millis(20))
+}
+
+pub(crate) fn three_sites() -> Topology {
+    Topology::three_sites().without_vpn()
+}
+
+pub(crate) fn word(cni: Cni) -> &'static str {
+    match cni {
+        Cni::Bridge => "bridge",
+        Cni::Flannel => "flannel",
+        Cni::Plain => "plain",
+    }
+}
+
+/// The world that tests share.
+static WORLD: Mutex<Option<(Cni, ProxyMode, World)>> = Mutex::new(None);
+
+/// Runs a test in the world of a combination, which is built when it does not run yet. A test that fails takes the world with it:
+/// what it broke must not fail the next one.
+pub(crate) fn within(
+    cni: Cni,
+    proxy: ProxyMode,
+    test: impl FnOnce(&mut World) -> Result<()>,
+) -> Result<()> {
+    let mut shared = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if shared
+        .as_ref()
+        .is_none_or(|(a, b, _)| (*a, *b) != (cni, proxy))
+    {
+        // Names of namespaces are used once at a time.
+        drop(shared.take());
+        *shared = Some((cni, proxy, World::start(cni, proxy)?));
+    }
+    let (.., world) = shared.as_mut().context("no world")?;
+    let result = test(world);
+    if result.is_err() {
+        world.tieline.keep_logs(&world.lab);
+        drop(shared.take());
+    }
+    result
+}
+
+/// Ends the world.
+pub(crate) fn end() {
+    drop(WORLD.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
