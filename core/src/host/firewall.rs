@@ -99,13 +99,13 @@ pub enum ChainName {
     Mss,
     /// `forw`: what may be forwarded.
     Forw,
-    /// `outp`: the guard for the host's own packets.
+    /// `outp`: what the host itself may send to a VPN.
     Outp,
     /// `inp`: what may reach the host from the tunnels.
     Inp,
     /// `nat_post`: sources are kept, or become the mesh address.
     NatPost,
-    /// `leak`: nothing unplanned enters a tunnel.
+    /// `leak`: nothing planned leaves by the underlay, the host's own packets included, and nothing unplanned enters a tunnel.
     Leak,
     /// `egress<n>`: the guard of the n-th underlay device.
     Egress(u8),

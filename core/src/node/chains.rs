@@ -319,21 +319,15 @@ impl Writer<'_> {
 
     fn outp(&self) -> Vec<Rule> {
         let mut rules = Rules::default();
+        if self.vpns.is_empty() {
+            return rules.0;
+        }
         rules.put(vec![self.encrypted()], false, Action::Accept);
         for vpn in &self.vpns {
             for family in Family::BOTH {
                 rules.count_drop(vec![
                     Match::Out(BTreeSet::from([Interface::from(vpn.device)])),
                     source_not(family, SetName::Allowed(vpn.device.index)),
-                ]);
-            }
-        }
-        if !self.underlay.is_empty() {
-            for family in Family::BOTH {
-                rules.count_drop(vec![
-                    Match::Out(self.underlay.clone()),
-                    destination(family, SetName::Planned),
-                    destination_not(family, SetName::Native),
                 ]);
             }
         }
@@ -424,6 +418,21 @@ impl Writer<'_> {
 
     fn leak(&self) -> Vec<Rule> {
         let mut rules = Rules::default();
+        // The host's own packets too, and here, not in `outp`: a service's packet is given its new destination in that hook, and
+        // there its device is still the one on the way to the service's address.
+        if !self.underlay.is_empty() {
+            for family in Family::BOTH {
+                rules.count_drop(vec![
+                    Match::Mark {
+                        mask: self.fwmark,
+                        set: false,
+                    },
+                    Match::Out(self.underlay.clone()),
+                    destination(family, SetName::Planned),
+                    destination_not(family, SetName::Native),
+                ]);
+            }
+        }
         if self.tunnels.is_empty() {
             return rules.0;
         }

@@ -98,7 +98,8 @@ impl Guard {
         let cluster = cluster.and_then(|name| plan.cluster(name));
         let mut guard = Self::of_plan(plan, cluster);
         guard.own_pods = guard.cluster_pods.clone();
-        guard.firewall.native = plan.bypass.clone();
+        // What the CNI has a route to may pass; `resolve` takes other sites' pods away where it sees the own site.
+        guard.firewall.native = plan.bypass.union(&guard.cluster_pods);
         guard.firewall.own = guard
             .cluster_pods
             .union(&cluster.map(services).unwrap_or_default());

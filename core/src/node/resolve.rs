@@ -103,6 +103,7 @@ impl Host<'_> {
                     METRIC_GUARD,
                     ConfigTarget::Unreachable,
                 );
+                config.firewall.native.remove(prefix);
             }
         }
         let firewall = &mut config.firewall;

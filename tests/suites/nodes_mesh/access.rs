@@ -56,7 +56,7 @@ pub(crate) fn own_accounts(world: &mut World) -> Result<()> {
             let kubernetes = user.starts_with("system:kube-")
                 || user.starts_with("system:serviceaccount:kube-system:")
                 || *user == "system:apiserver";
-            !kubernetes && ![OPERATOR, AGENT, "admin"].contains(&user.as_str())
+            !kubernetes && ![OPERATOR, AGENT, "tieline-admin"].contains(&user.as_str())
         })
         .collect();
     ensure!(others.is_empty(), "somebody else asked: {asked:?}");
