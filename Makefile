@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-unit test-nodes lab bench lint crds docs fmt tools control-plane image manifests chart
+.PHONY: help demo demo-nodes test test-unit test-nodes lab bench lint crds docs fmt tools control-plane image manifests chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -10,14 +10,17 @@ help: ## this list
 demo: ## three sites and the company VPN on this machine, in one go (KEEP=1 leaves it running)
 	@tests/run demo
 
+demo-nodes: ## the same on real Kubernetes nodes, installed by helm; needs root (KEEP=1, CNI=bridge|flannel|plain, PROXY=nftables|iptables)
+	@tests/run demo-nodes
+
 test: ## everything: unit, golden, API and lab tests; ends with "N passed, N failed"
 	@tests/run test
 
+test-nodes: ## the suites on real Kubernetes nodes only; needs root
+	@tests/run test-nodes
+
 test-unit: ## unit, golden and property tests only
 	@tests/run test-unit
-
-test-nodes: ## suites on real Kubernetes nodes (as root)
-	@tests/run test-nodes
 
 lab: ## one lab suite: make lab SUITE=lab_mesh FILTER=words
 	@tests/run suite $(SUITE) $(FILTER)

@@ -172,6 +172,8 @@ pub enum Match {
     },
     /// State of the connection is one of these.
     Connection(BTreeSet<Connection>),
+    /// Its connection was given another destination here, as kube-proxy gives a NodePort's.
+    Translated,
     /// Layer 4 protocol is one of these numbers (names would need /etc/protocols).
     Protocol(BTreeSet<u8>),
     /// A TCP packet that opens a connection, or answers such a one.

@@ -286,6 +286,19 @@ impl Writer<'_> {
     fn forw_underlay(&self, rules: &mut Rules) {
         let to = || Match::Out(self.underlay.clone());
         if !self.tunnels.is_empty() {
+            // A NodePort of this host whose pod is elsewhere: kube-proxy marks the first packet alone, and answers come back this way.
+            let tunnels = || self.tunnels.clone();
+            let underlay = || self.underlay.clone();
+            for (from, out) in [(underlay(), tunnels()), (tunnels(), underlay())] {
+                let known = BTreeSet::from([Connection::Established]);
+                let matches = vec![
+                    Match::In(from),
+                    Match::Out(out),
+                    Match::Connection(known),
+                    Match::Translated,
+                ];
+                rules.put(matches, true, Action::Accept);
+            }
             for family in Family::BOTH {
                 // What enters from the site's own network is its exported range, or was translated by kube-proxy.
                 rules.count_drop(vec![

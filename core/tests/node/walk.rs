@@ -377,7 +377,7 @@ fn holds(table: &Table, condition: &Match, from: &str, out: Option<&str>, packet
             inside(table, addresses, packet.destination)
         }
         Match::Mark { set, .. } => !set,
-        Match::Connection(_) => false,
+        Match::Connection(_) | Match::Translated => false,
         Match::Protocol(numbers) => numbers.contains(&6),
         Match::TcpSyn | Match::NotLocal => true,
     }

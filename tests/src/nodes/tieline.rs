@@ -106,7 +106,8 @@ impl Tieline {
         // Renamed when it is whole: another test may look at the same moment.
         let own = folder.join(std::process::id().to_string());
         let output = Command::new(&xtask)
-            .args(["image", "--arch", "amd64", "--tag", tag, "--programs"])
+            .args(["image", "--arch", architecture()?, "--tag", tag])
+            .arg("--programs")
             .arg(programs)
             .arg("--out")
             .arg(&own)
@@ -391,6 +392,15 @@ impl Tieline {
             );
         }
         Ok(begun.elapsed())
+    }
+}
+
+/// This machine's, as images name it.
+fn architecture() -> Result<&'static str> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => bail!("there is no image for {other}"),
     }
 }
 

@@ -201,6 +201,7 @@ impl fmt::Display for Match {
                     .collect();
                 write!(f, "ct state {{ {} }}", words.join(", "))
             }
+            Self::Translated => f.write_str("ct status dnat"),
             Self::Protocol(numbers) => {
                 let words: Vec<String> = numbers.iter().map(ToString::to_string).collect();
                 write!(f, "meta l4proto {{ {} }}", words.join(", "))
