@@ -210,7 +210,7 @@ fn forward_drop(stage: &Stage) -> Result<()> {
         "ForwardDropped",
         "True",
         "ForeignChain",
-        "other forward chains drop by default, which Tieline cannot override: ip filter FORWARD. Accept traffic from and to tie*, or between the planned ranges, there",
+        "other forward chains drop by default, which Tieline cannot override; let the mesh pass: ip filter FORWARD: run `iptables -I FORWARD -i tie+ -j ACCEPT` and `iptables -I FORWARD -o tie+ -j ACCEPT`",
     );
     report(
         stage,

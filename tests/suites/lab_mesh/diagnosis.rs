@@ -55,8 +55,23 @@ pub(crate) fn diagnosis() -> Result<()> {
             let drop = drop.with_context(|| format!("{:#?}", problems(&findings)))?;
             Ok(drop["action"].as_str().unwrap_or_default().to_owned())
         });
+        // The rules that doctor names, in nft's words.
+        let cured = told.and_then(|told| {
+            for device in ["iifname", "oifname"] {
+                nft(&format!(
+                    "insert rule ip filter FORWARD {device} \"tie*\" accept"
+                ))?;
+            }
+            eventually("doctor is content with the rules", patience, || {
+                let findings = doctor(world)?;
+                let drops = findings.iter().any(|it| it["id"] == "forward-drop");
+                ensure!(!drops, "{:#?}", problems(&findings));
+                Ok(())
+            })?;
+            Ok(told)
+        });
         nft("delete table ip filter")?;
-        let told = told?;
+        let told = cured?;
         ensure!(
             told.contains("iptables -I FORWARD -i tie+ -j ACCEPT"),
             "{told}"

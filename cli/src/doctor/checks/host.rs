@@ -56,50 +56,31 @@ fn at(peer: &Peer) -> String {
     format!("Node {}", peer.spec.node)
 }
 
-/// Other tables' chains that drop, by what the agent tells or, of an older agent, by its condition.
+/// Other tables' chains that drop, by what the agent tells or else by its condition, which holds the rules to add.
 fn forward_drops(peer: &Peer) -> Option<Finding> {
+    const ID: &str = "forward-drop";
     let status = peer.status.as_ref()?;
-    let told = status
-        .host
-        .as_ref()
-        .map(|host| host.forward_drops.clone())
-        .unwrap_or_default();
-    let condition = status
-        .conditions
-        .iter()
-        .find(|it| it.type_ == "ForwardDropped" && it.status == "True");
-    let chains = if told.is_empty() {
-        named(&condition?.message)
-    } else {
-        told
-    };
-    let rules: Vec<String> = chains.iter().map(|chain| accept(chain)).collect();
-    Some(
-        Finding::problem(
-            "forward-drop",
-            format!(
-                "other forward chains drop by default, which Tieline cannot override: {}",
-                some(&chains)
-            ),
+    let told = status.host.iter().flat_map(|host| &host.forward_drops);
+    let rules: Vec<String> = told.clone().map(|chain| accept(chain)).collect();
+    let finding = if rules.is_empty() {
+        let condition = status
+            .conditions
+            .iter()
+            .find(|it| it.type_ == "ForwardDropped" && it.status == "True")?;
+        Finding::problem(ID, condition.message.clone()).todo(
+            "add the rules that are named here, and keep them where that firewall is configured",
         )
-        .at(at(peer))
-        .todo(format!(
-            "{}; and keep the rule over a reboot",
+    } else {
+        let message = format!(
+            "other forward chains drop by default, which Tieline cannot override: {}",
+            some(told)
+        );
+        Finding::problem(ID, message).todo(format!(
+            "{}; and keep the rules where that firewall is configured",
             rules.join("; ")
-        )),
-    )
-}
-
-/// The chains that a condition's message names.
-fn named(message: &str) -> Vec<String> {
-    let list = message
-        .split_once("override: ")
-        .map_or("", |(_, list)| list);
-    let list = list.split(". Accept").next().unwrap_or(list);
-    list.split("; ")
-        .filter(|chain| !chain.is_empty())
-        .map(str::to_owned)
-        .collect()
+        ))
+    };
+    Some(finding.at(at(peer)))
 }
 
 /// The command that lets our traffic through a chain, `family table chain`, that drops by default.

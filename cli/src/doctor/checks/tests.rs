@@ -518,44 +518,43 @@ fn kube_proxys_mode_is_its_flags_or_its_configurations() {
 }
 
 #[test]
-fn a_chain_that_drops_is_named_with_the_rule_to_add() {
-    let message = "other forward chains drop by default, which Tieline cannot override: ip filter FORWARD; inet firewalld filter_FORWARD. Accept traffic from and to tie*, or between the planned ranges, there";
-    let facts = Facts {
-        peers: objects([peer(
-            "a",
-            "1.0.0",
-            json!([
-                condition("ForwardDropped", "True", "ForeignChain", message),
-                condition("PathsUp", "True", "AllUp", "2 of 2")
-            ]),
-        )]),
+fn a_chain_that_drops_is_told_once_with_the_rules_to_add() {
+    let conditions = |message: &str| {
+        json!([
+            condition("ForwardDropped", "True", "ForeignChain", message),
+            condition("PathsUp", "True", "AllUp", "2 of 2")
+        ])
+    };
+    let rule = "ip filter FORWARD: run `iptables -I FORWARD -i tie+ -j ACCEPT`";
+    let mut told = peer("a", "1.0.0", conditions(rule));
+    let by_condition = Facts {
+        peers: objects([told.clone()]),
         ..Facts::empty()
     };
-    let finding = only(&facts, "forward-drop");
-    assert_eq!(
-        (finding.severity, finding.place.as_str()),
-        (Severity::Problem, "Node a")
-    );
-    assert!(
-        finding.action.contains(
-            "iptables -I FORWARD -i tie+ -j ACCEPT; iptables -I FORWARD -o tie+ -j ACCEPT"
-        ),
-        "{}",
-        finding.action
-    );
-    assert!(
-        finding
-            .action
-            .contains("nft insert rule inet firewalld filter_FORWARD iifname \"tie*\" accept"),
-        "{}",
-        finding.action
-    );
-    assert!(
-        find(&check(&facts), "conditions")
-            .iter()
-            .all(|it| it.severity == Severity::Ok),
-        "it is told once"
-    );
+    told["status"]["host"] =
+        json!({"forwardDrops": ["ip filter FORWARD", "inet firewalld filter_FORWARD"]});
+    let by_host = Facts {
+        peers: objects([told]),
+        ..Facts::empty()
+    };
+    for facts in [&by_condition, &by_host] {
+        let finding = only(facts, "forward-drop");
+        let text = format!("{} {}", finding.message, finding.action);
+        assert_eq!(
+            (finding.severity, finding.place.as_str()),
+            (Severity::Problem, "Node a")
+        );
+        assert!(
+            text.contains("iptables -I FORWARD -i tie+ -j ACCEPT"),
+            "{text}"
+        );
+        let all = check(facts);
+        let conditions = find(&all, "conditions");
+        assert!(conditions.iter().all(|it| it.severity == Severity::Ok));
+    }
+    let action = only(&by_host, "forward-drop").action;
+    let nft = "nft insert rule inet firewalld filter_FORWARD oifname \"tie*\" accept";
+    assert!(action.contains(nft), "{action}");
 }
 
 #[test]
