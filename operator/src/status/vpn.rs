@@ -118,11 +118,12 @@ pub(super) fn obstacle(
             return Some((entry.reason.clone(), message));
         }
     }
-    if members
-        .sessions
-        .get(vpn)
-        .is_some_and(|it| it.total > 0 && it.up == 0)
-    {
+    let sessions = members.sessions.get(vpn).copied().unwrap_or_default();
+    if sessions.total == 0 {
+        let message = "the active gateway has not told of a session yet".to_owned();
+        return Some(("NoSession".to_owned(), message));
+    }
+    if sessions.up == 0 {
         let message = format!(
             "there is no session with the other side: see that it runs the configuration in Secret {} and that the site can be reached",
             config_secret(vpn.as_str())

@@ -177,6 +177,8 @@ impl Stage {
             "keys": [{"device": "tie0", "key": key(seed)}, {"device": "tiei0", "key": key(seed + 100)}],
             "sealingKey": sealing_key(seed), "appliedRevision": applied, "backend": "Embedded",
             "paths": {"up": 2, "total": 2},
+            // Only the word of a gateway of the attachment counts.
+            "sessions": [{"name": "hq", "up": 1, "total": 1}],
         }});
         self.patch_peer_status(node, &status)
     }
