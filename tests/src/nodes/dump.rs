@@ -50,7 +50,10 @@ fn contents(folder: &Path, shown: &str, found: &mut BTreeSet<String>) -> Result<
         let shown = format!("{shown}/{}", entry.file_name().to_string_lossy());
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            found.insert(format!("/{shown}/"));
+            // An overlay copies the machine's own folders when something in them is touched.
+            if !Path::new("/").join(&shown).is_dir() {
+                found.insert(format!("/{shown}/"));
+            }
             contents(&entry.path(), &shown, found)?;
         } else if kind.is_file() {
             let bytes = fs::read(entry.path()).with_context(|| format!("reading {shown}"))?;
