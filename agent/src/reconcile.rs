@@ -171,6 +171,9 @@ impl<P: Platform> Agent<P> {
         let changes = wanted.as_ref().map_or_else(Vec::new, |wanted| {
             self.platform
                 .unname_outdated(&mut observation.state, &wanted.secrets);
+            if let Some((_, _, before)) = self.last.as_ref().and_then(|last| last.mesh.as_ref()) {
+                forget_left_endpoints(&mut observation.state, before, &wanted.state);
+            }
             diff(&observation.state, &observation.liveness, &wanted.state)
         });
         // IO: write, and read back what was written.
@@ -435,6 +438,20 @@ fn count(
         &seen.liveness,
         is_connecting,
     )
+}
+
+/// A living session is left where its peer was heard last, unless that is the address that the peer has just left: then
+/// nothing would be heard any more, and waiting for the session to die would take minutes.
+fn forget_left_endpoints(observed: &mut HostState, before: &HostState, wanted: &HostState) {
+    for (name, device) in &mut observed.devices {
+        for (key, peer) in &mut device.peers {
+            let endpoint = |state: &HostState| state.devices.get(name)?.peers.get(key)?.endpoint;
+            let (old, new) = (endpoint(before), endpoint(wanted));
+            if new.is_some() && new != old && peer.endpoint == old {
+                peer.endpoint = None;
+            }
+        }
+    }
 }
 
 #[cfg(test)]

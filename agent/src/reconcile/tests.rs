@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tieline_core::host::Liveness;
 use tieline_core::ids::Lineage;
 use tieline_core::node::UnderlayDevice;
-use tieline_core::peer::AcceptedPeers;
+use tieline_core::peer::{AcceptedPeers, Endpoint, Scope};
 
 /// Node a of the fixture, its disk and its kernel.
 struct Host {
@@ -152,6 +152,39 @@ async fn a_first_handshake_that_was_lost_is_asked_for_again_and_nothing_else_cha
     let withdrawn = host.reconcile(&snapshot(None, host.peers())).await;
     assert_eq!(withdrawn.role, Role::Withdrawn);
     assert_eq!(host.agent.as_ref().unwrap().next_contact(), None);
+}
+
+#[tokio::test]
+async fn a_living_session_follows_its_peer_to_a_new_endpoint_but_stays_where_it_roamed() {
+    let mut host = Host::new();
+    host.apply(1).await;
+    let device = DeviceName::outer(0);
+    let key = host.peers()[&peer_name("c")].keys[&device];
+    let alive = Liveness {
+        handshake_age: Some(Duration::from_secs(1)),
+        ..Liveness::default()
+    };
+    host.kernel.enliven(device, key, alive);
+    let moved = |host: &Host, to: &str| {
+        let mut peers = host.peers();
+        let endpoint = Endpoint::parse(to, Scope::Public).unwrap();
+        peers.get_mut(&peer_name("c")).unwrap().endpoints = vec![endpoint];
+        snapshot(Some(plan(1)), peers)
+    };
+    let at = |host: &Host| {
+        let endpoint = host.kernel.state().devices[&device].peers[&key].endpoint;
+        endpoint.unwrap().ip().to_string()
+    };
+    let snapshot = moved(&host, "198.51.100.9");
+    host.reconcile(&snapshot).await;
+    assert_eq!(at(&host), "198.51.100.9");
+    host.kernel.damage(|state| {
+        let peer = state.devices.get_mut(&device).unwrap().peers.get_mut(&key);
+        peer.unwrap().endpoint = Some("203.0.113.7:4242".parse().unwrap());
+    });
+    let snapshot = moved(&host, "198.51.100.10");
+    host.reconcile(&snapshot).await;
+    assert_eq!(at(&host), "203.0.113.7");
 }
 
 #[tokio::test]
