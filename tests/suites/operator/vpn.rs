@@ -92,7 +92,7 @@ fn delivered() -> Result<()> {
         format!("PublicKey = {public}"),
         format!("PresharedKey = {}", key(200)),
         "PersistentKeepalive = 25".to_owned(),
-        "AllowedIPs = 10.64.0.0/16".to_owned(),
+        "AllowedIPs = 10.64.0.0/16, 10.96.0.0/16".to_owned(),
         format!(
             "Endpoint = {}",
             status["localEndpoints"][0].as_str().unwrap_or_default()
