@@ -94,8 +94,12 @@ pub(crate) fn services_elsewhere(world: &mut World) -> Result<()> {
             short == [DNS_SERVICE.parse::<IpAddr>()?],
             "{node}: {short:?}"
         );
-        let seen = lab.ask(pod, "http://oslo/", 1)?;
-        ensure!(both.is_superset(&servers(&seen)), "by name: {seen:?}");
+        // Not from the servers themselves: what comes back to its own sender is not translated by kube-proxy's nftables mode here,
+        // with and without Tieline.
+        if !both.contains(&pod.name) {
+            let seen = lab.ask(pod, "http://oslo/", 1)?;
+            ensure!(both.is_superset(&servers(&seen)), "by name: {seen:?}");
+        }
     }
     oracle.report()?.expect_nothing_clear()
 }
