@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::docs::Page;
 use e2e::lab::{Lifetime, Topology};
 use e2e::nodes::{Cni, NodeLab, PROBE_IMAGE, ProxyMode, Tieline, enter, tieline};
-use e2e::world::{Programs, repository};
+use e2e::world::{Programs, eventually, repository};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// All pages whose commands are run, in the order in which a cluster meets them.
@@ -27,6 +27,8 @@ const IMAGE: &str = "image.repository=registry.example/tieline";
 const NEXT: &str = "next";
 /// From the first command of the install page to a Ready ClusterLink.
 const TEN_MINUTES: Duration = Duration::from_secs(120);
+/// From Ready to every pod's answer.
+const PATIENCE: Duration = Duration::from_secs(15);
 const NODES_READY: Duration = Duration::from_secs(60);
 
 fn main() {
@@ -182,7 +184,10 @@ impl Reader {
                 .wait_pods("default", "app=everywhere", nodes, Duration::from_secs(60))?;
         for from in &pods {
             for to in pods.iter().filter(|to| to.name != from.name) {
-                let answers = self.lab.ask(from, &to.url(8080)?, 1)?;
+                // A first handshake that got lost is asked for again within seconds.
+                let answers = eventually("a pod to answer another", PATIENCE, || {
+                    self.lab.ask(from, &to.url(8080)?, 1)
+                })?;
                 ensure!(
                     answers.len() == 1 && answers[0].client == from.address()?,
                     "{} to {}: {answers:?}",
