@@ -17,6 +17,7 @@
 use crate::desired::Refused;
 use crate::facts::Paths;
 use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::host::firewall::let_through;
 use tieline_core::ids::VpnName;
 use tieline_crds::peer::{PeerPaths, VpnSessions};
 
@@ -316,19 +317,10 @@ fn verdict(kind: &'static str, holds: bool, reason: &'static str, message: Strin
     }
 }
 
-/// A chain, and the commands that make it accept what comes in by our devices and what goes out by them.
+/// A chain, and what lets our traffic through it.
 fn remedy(chain: &str) -> String {
-    let rule = |nft: &str, iptables: &str| match chain {
-        // These tables are iptables'.
-        "ip filter FORWARD" => format!("iptables -I FORWARD {iptables} -j ACCEPT"),
-        "ip6 filter FORWARD" => format!("ip6tables -I FORWARD {iptables} -j ACCEPT"),
-        _ => format!("nft insert rule {chain} {nft} accept"),
-    };
-    format!(
-        "{chain}: run `{}` and `{}`",
-        rule("iifname \"tie*\"", "-i tie+"),
-        rule("oifname \"tie*\"", "-o tie+")
-    )
+    let [first, second] = let_through(chain);
+    format!("{chain}: run `{first}` and `{second}`")
 }
 
 /// The first entries, and how many more there are.

@@ -283,6 +283,18 @@ impl fmt::Display for Interface {
     }
 }
 
+/// The commands that make another program's forward chain (`family table chain`, as nft names it) accept what comes in by our
+/// devices and what goes out by them. Nothing of ours can overrule such a chain: a packet passes when every chain accepts it.
+#[must_use]
+pub fn let_through(chain: &str) -> [String; 2] {
+    [("iifname", "-i"), ("oifname", "-o")].map(|(nft, iptables)| match chain {
+        // These tables are iptables'.
+        "ip filter FORWARD" => format!("iptables -I FORWARD {iptables} tie+ -j ACCEPT"),
+        "ip6 filter FORWARD" => format!("ip6tables -I FORWARD {iptables} tie+ -j ACCEPT"),
+        _ => format!("nft insert rule {chain} {nft} \"tie*\" accept"),
+    })
+}
+
 impl Ruleset {
     /// The script that replaces our tables by this ruleset in one transaction of `nft -f -`.
     ///

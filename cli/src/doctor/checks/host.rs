@@ -2,6 +2,7 @@
 
 use super::install::node_clock;
 use super::{Facts, Finding, read, some};
+use tieline_core::host::firewall::let_through;
 use tieline_crds::Peer;
 use tieline_crds::peer::HostFacts;
 
@@ -61,7 +62,7 @@ fn forward_drops(peer: &Peer) -> Option<Finding> {
     const ID: &str = "forward-drop";
     let status = peer.status.as_ref()?;
     let told = status.host.iter().flat_map(|host| &host.forward_drops);
-    let rules: Vec<String> = told.clone().map(|chain| accept(chain)).collect();
+    let rules: Vec<String> = told.clone().flat_map(|chain| let_through(chain)).collect();
     let finding = if rules.is_empty() {
         let condition = status
             .conditions
@@ -81,21 +82,6 @@ fn forward_drops(peer: &Peer) -> Option<Finding> {
         ))
     };
     Some(finding.at(at(peer)))
-}
-
-/// The command that lets our traffic through a chain, `family table chain`, that drops by default.
-fn accept(chain: &str) -> String {
-    let words: Vec<&str> = chain.split(' ').collect();
-    let both = |program: &str| {
-        format!("{program} -I FORWARD -i tie+ -j ACCEPT; {program} -I FORWARD -o tie+ -j ACCEPT")
-    };
-    match words.as_slice() {
-        ["ip", "filter", "FORWARD"] => both("iptables"),
-        ["ip6", "filter", "FORWARD"] => both("ip6tables"),
-        _ => format!(
-            "nft insert rule {chain} iifname \"tie*\" accept; nft insert rule {chain} oifname \"tie*\" accept"
-        ),
-    }
 }
 
 fn forwarding(peer: &Peer, host: &HostFacts) -> Option<Finding> {
