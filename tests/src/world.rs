@@ -14,6 +14,7 @@
 
 pub(crate) mod cluster;
 mod join;
+mod leak;
 mod programs;
 mod scrape;
 

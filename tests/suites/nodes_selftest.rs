@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::lab::{Endpoint, Lifetime, SiteKind, Topology};
 use e2e::nodes::{Cni, NodeLab, Options, Pod, PodRanges, ProxyMode, enter};
 use libtest_mimic::Arguments;
-use real_nodes::{PODS, cast, nothing_crosses, only, pods_talk, services, trial};
+use real_nodes::{cast, nothing_crosses, only, pods_talk, services, trial};
 
 /// Set for the copy of this binary that one test starts in order to kill it.
 const VICTIM: &str = "NODES_SELFTEST_VICTIM";
@@ -99,7 +99,7 @@ fn with_lab(test: impl FnOnce(&mut NodeLab) -> Result<()>) -> Result<()> {
         )?;
         lab.wait_ready(READY_WITHIN)?;
         println!("nodes Ready after {:.1?}", lab.age());
-        lab.control_plane().apply(PODS)?;
+        lab.control_plane().apply(&real_nodes::pods())?;
         lab.wait_pods("default", "app", 5, PATIENCE)?;
         lab.wait_pods("kube-system", "k8s-app=kube-dns", 1, PATIENCE)?;
         println!("6 pods Ready after {:.1?}", lab.age());
@@ -323,7 +323,7 @@ fn somebody_else_allocates() -> Result<()> {
     }
     let took = lab.wait_ready(READY_WITHIN)?;
     println!("Ready {took:.1?} after the pod ranges were given");
-    lab.control_plane().apply(PODS)?;
+    lab.control_plane().apply(&real_nodes::pods())?;
     let pods = lab.wait_pods("default", "app=web", 2, PATIENCE)?;
     let [one, other] = pods.as_slice() else {
         unreachable!("two pods were waited for");

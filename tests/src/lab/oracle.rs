@@ -20,12 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::build::Lab;
 use super::netns::NetNs;
+use super::traffic::Endpoint;
 
 pub use classify::{Planned, Verdict};
 use classify::{Prefixes, verdict};
@@ -140,6 +141,33 @@ impl fmt::Display for CaptureReport {
 }
 
 impl Oracle {
+    /// An oracle that is known to hear: forged clear packets between two of `ends` were counted on every site's switch.
+    ///
+    /// # Errors
+    ///
+    /// It is deaf, `ends` are of one segment, or as for [`Oracle::start`] and [`Oracle::inject`].
+    pub fn proven(lab: &Lab, planned: Vec<Planned>, ends: &[Endpoint]) -> Result<Self> {
+        let from = ends.first().context("no pods")?;
+        let to = ends
+            .iter()
+            .find(|end| end.segment != from.segment)
+            .context("one segment only")?;
+        let (from, to) = (from.addresses[0], to.addresses[0]);
+        let mut oracle = Self::start(lab, planned)?;
+        for site in &lab.topology().sites {
+            oracle.reset()?;
+            oracle.inject(lab, &site.name, from, to, 3)?;
+            let report = oracle.report()?;
+            ensure!(
+                report.clear_packets() >= 3,
+                "positive control at {}: {report}",
+                site.name
+            );
+        }
+        oracle.reset()?;
+        Ok(oracle)
+    }
+
     /// Starts listening, with what is planned so far (super-nets are a good start: between two of
     /// the same segment nothing counts, so give each its own).
     ///

@@ -9,8 +9,40 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::NodeLab;
+use super::{NodeLab, PROBE_IMAGE};
 use crate::lab::{Endpoint, NetNs};
+
+/// The manifest of a DaemonSet of probes that answer on port 8080 and say their pod and node: on every node, or on those of one
+/// site. A pod is Ready when it answers.
+#[must_use]
+pub fn probes(name: &str, site: Option<&str>) -> String {
+    let selector = site.map_or_else(String::new, |site| {
+        format!("\n      nodeSelector: {{topology.kubernetes.io/region: {site}}}")
+    });
+    format!(
+        r#"---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 1{selector}
+      tolerations: [{{operator: Exists}}]
+      containers:
+      - name: probe
+        image: {PROBE_IMAGE}
+        imagePullPolicy: Never
+        args: ["serve", ":8080"]
+        env:
+        - {{name: NODE, valueFrom: {{fieldRef: {{fieldPath: spec.nodeName}}}}}}
+        - {{name: POD, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}
+        readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}
+"#
+    )
+}
 
 /// A running pod.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -280,31 +280,13 @@ impl Tieline {
         self.cluster.planned()
     }
 
-    /// An eavesdropper that is known to hear: a forged clear packet between two of `ends` was counted on every site's switch.
+    /// An eavesdropper that is known to hear ([`Oracle::proven`]).
     ///
     /// # Errors
     ///
     /// It is deaf, or nothing is planned.
     pub fn listening(&self, lab: &NodeLab, ends: &[Endpoint]) -> Result<Oracle> {
-        let from = ends.first().context("no pods")?;
-        let to = ends
-            .iter()
-            .find(|end| end.segment != from.segment)
-            .context("one segment only")?;
-        let mut oracle = Oracle::start(lab.lab(), self.planned()?)?;
-        for site in &lab.lab().topology().sites {
-            oracle.reset()?;
-            let (from, to) = (from.addresses[0], to.addresses[0]);
-            oracle.inject(lab.lab(), &site.name, from, to, 3)?;
-            let report = oracle.report()?;
-            ensure!(
-                report.clear_packets() >= 3,
-                "positive control at {}: {report}",
-                site.name
-            );
-        }
-        oracle.reset()?;
-        Ok(oracle)
+        Oracle::proven(lab.lab(), self.planned()?, ends)
     }
 
     /// Copies what operator and agents said into the lab's folder of logs, also from sites that the API server does not reach.

@@ -7,35 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use e2e::lab::{Endpoint, Flows, Oracle, PingStream, Server, Topology};
 use e2e::nodes::tieline::CLUSTER;
-use e2e::nodes::{Cni, NodeLab, PodRanges, ProxyMode, Tieline};
+use e2e::nodes::{Cni, NodeLab, PodRanges, ProxyMode, Tieline, probes};
 use serde_json::Value;
 
 /// Every wait in which programs start; seconds on two idle cores.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) const NAMESPACE: &str = "tieline-system";
-
-/// A pod on every node.
-const PODS: &str = r#"
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: probe
-        image: lab.local/probe:1
-        imagePullPolicy: Never
-        args: ["serve", ":8080"]
-        env:
-        - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
-        - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
-"#;
 
 /// Who gives pod ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +80,7 @@ impl Stage {
             oracle: None,
             servers: Mutex::default(),
         };
-        stage.lab.control_plane().apply(PODS)?;
+        stage.lab.control_plane().apply(&probes("web", None))?;
         if ranges == Ranges::Imported {
             stage.lab.wait_ready(PATIENCE)?;
             stage.ends()?;
@@ -149,7 +126,7 @@ impl Stage {
         let ends = self.ends()?;
         self.serve(&ends)?;
         let flows = Flows {
-            // A first handshake that is lost costs 5 s.
+            // A lost first handshake is asked for again within seconds; on a busy machine more than once.
             patience: Duration::from_secs(8),
             ..Flows::default()
         };

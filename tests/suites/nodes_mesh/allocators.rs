@@ -10,7 +10,7 @@ use e2e::world::eventually;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::real_nodes::PODS;
+use crate::real_nodes;
 use crate::world::{PATIENCE, World, end, three_sites};
 
 fn flows() -> Flows {
@@ -166,7 +166,7 @@ fn assigned(lab: &NodeLab, tieline: &Tieline, pool: IpNet) -> Result<()> {
         distinct.len() == 6 && distinct.iter().all(|cidr| pool.contains(cidr)),
         "{given:?}"
     );
-    lab.control_plane().apply(PODS)?;
+    lab.control_plane().apply(&real_nodes::pods())?;
     let pods = lab.wait_pods("default", "app=web", 6, PATIENCE)?;
     let ends: Vec<_> = pods
         .iter()

@@ -29,7 +29,7 @@ pub(crate) fn everybody(world: &mut World) -> Result<()> {
     let oracle = world.tieline.listening(&world.lab, &world.ends)?;
     let flows = Flows {
         each: 1,
-        // A handshake whose first packet a NAT ate is tried again after 5 s.
+        // A lost first handshake is asked for again within seconds; on a busy machine more than once.
         patience: Duration::from_secs(12),
         ..Flows::default()
     };

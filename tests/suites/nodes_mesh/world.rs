@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::lab::{Endpoint, PingStream, Server, Topology};
 use e2e::nodes::{Cni, NodeLab, Options, Pod, ProxyMode, Tieline};
 
-use crate::real_nodes::PODS;
+use crate::real_nodes;
 
 /// From the start of a lab to all nodes Ready, on a machine that does something else too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -43,7 +43,7 @@ impl World {
         let lab = NodeLab::start_with(options)?;
         lab.wait_ready(PATIENCE)?;
         println!("{name}: nodes Ready after {:.1?}", lab.age());
-        lab.control_plane().apply(PODS)?;
+        lab.control_plane().apply(&real_nodes::pods())?;
         lab.wait_pods("default", "app=other", 2, PATIENCE)?;
         lab.wait_pods("kube-system", "k8s-app=kube-dns", 1, PATIENCE)?;
         let pods = lab.wait_pods("default", "app=web", 6, PATIENCE)?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::lab::{Endpoint, Flows};
-use e2e::nodes::{Answer, Cni, DNS_SERVICE, NodeLab, Pod};
+use e2e::nodes::{Answer, Cni, DNS_SERVICE, NodeLab, Pod, probes};
 use libtest_mimic::Trial;
 
 /// A sentence and what proves it.
@@ -20,49 +20,12 @@ pub(crate) fn trial(
 }
 
 /// A pod on every node, a second one on the nodes of paris, and services without selector: the test names their endpoints.
-pub(crate) const PODS: &str = r#"
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: probe
-        image: lab.local/probe:1
-        imagePullPolicy: Never
-        args: ["serve", ":8080"]
-        env:
-        - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
-        - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-        ports: [{containerPort: 8080}]
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: other}
-spec:
-  selector: {matchLabels: {app: other}}
-  template:
-    metadata: {labels: {app: other}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      nodeSelector: {topology.kubernetes.io/region: paris}
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: probe
-        image: lab.local/probe:1
-        imagePullPolicy: Never
-        args: ["serve", ":8080"]
-        env:
-        - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
-        - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
+pub(crate) fn pods() -> String {
+    let (web, other) = (probes("web", None), probes("other", Some("paris")));
+    format!("{web}{other}---{SERVICES}")
+}
+
+const SERVICES: &str = r#"
 apiVersion: v1
 kind: Service
 metadata: {name: paris}
@@ -131,7 +94,7 @@ pub(crate) fn pods_talk(lab: &NodeLab, cni: Cni) -> Result<()> {
     Ok(())
 }
 
-/// Makes `pods` the endpoints of a service of [`PODS`]; returns the service's address.
+/// Makes `pods` the endpoints of a service of [`pods`]; returns the service's address.
 pub(crate) fn endpoints(lab: &NodeLab, service: &str, pods: &[&Pod]) -> Result<IpAddr> {
     let endpoints: Vec<_> = pods
         .iter()

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use e2e::lab::{Endpoint, Flows, Lifetime, MatrixReport, Topology, from_outside};
-use e2e::nodes::{Cni, NodeLab, ProxyMode, Tieline, enter};
+use e2e::nodes::{Cni, NodeLab, ProxyMode, Tieline, enter, probes};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -50,28 +50,8 @@ enum ProxyName {
     Iptables,
 }
 
-/// A pod on every node.
-const PODS: &str = r#"
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: probe
-        image: lab.local/probe:1
-        imagePullPolicy: Never
-        args: ["serve", ":8080"]
-        env:
-        - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
-        - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
+/// One address for all pods.
+const SERVICE: &str = r#"
 apiVersion: v1
 kind: Service
 metadata: {name: web}
@@ -112,7 +92,8 @@ fn run(options: &Options) -> Result<bool> {
     let lab = NodeLab::start_with(Tieline::options("demo-nodes", topology, cni, proxy)?)?;
     lab.wait_ready(PATIENCE)?;
     say("all nodes are Ready; starting a pod on each");
-    lab.control_plane().apply(PODS)?;
+    lab.control_plane()
+        .apply(&format!("{}---{SERVICE}", probes("web", None)))?;
     let pods = lab.wait_pods("default", "app=web", 6, PATIENCE)?;
     let ends: Vec<Endpoint> = pods
         .iter()
