@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use tokio::runtime::Handle;
@@ -54,6 +54,8 @@ pub struct PingStats {
     pub sent: usize,
     /// Echoes never answered.
     pub lost: usize,
+    /// When the first of them was sent, to be found in the logs of others.
+    pub first_lost: Option<SystemTime>,
     /// From the first echo of the longest unanswered run to the first answered one after it.
     pub longest_gap: Duration,
     /// Median round trip of the answered ones.
@@ -122,13 +124,15 @@ impl fmt::Display for PingReport {
             family,
             sent,
             lost,
+            first_lost,
             longest_gap,
             ..
         } in self.losers().iter().take(12)
         {
             writeln!(
                 f,
-                "  {from} -> {to} {family}: {lost} of {sent}, longest gap {longest_gap:.0?}"
+                "  {from} -> {to} {family}: {lost} of {sent}, longest gap {longest_gap:.0?}, the first at {}",
+                first_lost.map_or_else(String::new, clock)
             )?;
         }
         Ok(())
@@ -254,11 +258,33 @@ impl Pair {
             family: self.family,
             sent: log.sent.len(),
             lost: log.sent.len() - times.len(),
+            first_lost: first_lost(&log),
             longest_gap: longest_gap(&log),
             median: times.get(times.len() / 2).copied().unwrap_or_default(),
             slowest: times.last().copied().unwrap_or_default(),
         }
     }
+}
+
+/// Time of day in UTC, as logs write it.
+fn clock(at: SystemTime) -> String {
+    let day = at
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis()
+        % 86_400_000;
+    let (seconds, millis) = (day / 1000, day % 1000);
+    format!(
+        "{:02}:{:02}:{:02}.{millis:03}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
+fn first_lost(log: &Log) -> Option<SystemTime> {
+    let at = log.back.iter().position(Option::is_none)?;
+    Some(SystemTime::now() - log.sent[at].elapsed())
 }
 
 fn longest_gap(log: &Log) -> Duration {
