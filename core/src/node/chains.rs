@@ -102,7 +102,6 @@ impl Writer<'_> {
                 });
             }
         };
-        add(SetName::Planned, &self.sets.planned);
         add(SetName::Native, &self.native);
         add(SetName::Own, &self.sets.own);
         add(SetName::Lan, &self.sets.lan);
@@ -117,6 +116,9 @@ impl Writer<'_> {
         for vpn in &self.vpns {
             add(SetName::Allowed(vpn.device.index), &vpn.allow);
         }
+        // Last: the kernel fills the sets of a new ruleset one after the other while its rules are in force already (seen on 6.18), and
+        // what is planned and not yet excepted would be dropped. The guard's routes hold meanwhile.
+        add(SetName::Planned, &self.sets.planned);
         let filter = ChainKind::Filter;
         let chains = vec![
             chain(
@@ -482,8 +484,9 @@ impl Writer<'_> {
     fn netdev(&self) -> Table {
         let mut sets = Vec::new();
         for (name, elements) in [
-            (SetName::Planned, &self.sets.planned),
             (SetName::Native, &self.native),
+            // Last, as above.
+            (SetName::Planned, &self.sets.planned),
         ] {
             for family in Family::BOTH {
                 sets.push(Set {

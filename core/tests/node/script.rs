@@ -7,7 +7,7 @@ use crate::fleet::{Shape, SiteShape, facts, world};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use tieline_core::fleet::Granularity;
-use tieline_core::host::firewall::Ruleset;
+use tieline_core::host::firewall::{Ruleset, SetName};
 use tieline_core::node::{node_config, resolve};
 
 /// Loads scripts one after the other in one new namespace, twice each, and returns the last listing.
@@ -56,8 +56,8 @@ pub(crate) fn load(scripts: &[String]) -> Result<String, String> {
     }
 }
 
-#[test]
-fn nft_loads_the_firewall_of_every_kind_of_node_and_removes_it_again() {
+/// The firewalls of every kind of node.
+fn rulesets() -> Vec<Ruleset> {
     let site = |vpn, behind_nat| SiteShape {
         nodes: vec![3, 2],
         ranks: vec![0, 1],
@@ -73,14 +73,35 @@ fn nft_loads_the_firewall_of_every_kind_of_node_and_removes_it_again() {
         services: true,
     };
     let world = world(&shape);
-    let mut scripts = Vec::new();
-    for (name, peer) in &world.peers {
+    let members = world.peers.iter().map(|(name, peer)| {
         let config = node_config(&world.plan, &world.peers, Some(name));
-        scripts.push(resolve(&config, &facts(peer)).firewall.unwrap().script());
-    }
+        resolve(&config, &facts(peer)).firewall.unwrap()
+    });
     let stranger = facts(world.peers.values().next().unwrap());
     let guard = resolve(&node_config(&world.plan, &world.peers, None), &stranger);
-    scripts.push(guard.firewall.unwrap().script());
+    members.chain(guard.firewall).collect()
+}
+
+#[test]
+fn what_is_planned_is_loaded_after_what_is_excepted_from_it() {
+    for ruleset in rulesets() {
+        for table in &ruleset.tables {
+            let first = table
+                .sets
+                .iter()
+                .position(|set| set.name == SetName::Planned);
+            let rest = &table.sets[first.unwrap()..];
+            assert!(
+                rest.iter().all(|set| set.name == SetName::Planned),
+                "{table}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nft_loads_the_firewall_of_every_kind_of_node_and_removes_it_again() {
+    let mut scripts: Vec<String> = rulesets().iter().map(Ruleset::script).collect();
     scripts.sort_unstable();
     scripts.dedup();
     assert!(scripts.len() > 4);
