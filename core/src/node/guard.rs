@@ -139,12 +139,9 @@ impl Guard {
             rule(PREF_REMOTE, Selector::All, TABLE_REMOTE, None);
             rule(PREF_GUARD, Selector::All, TABLE_GUARD, None);
             for prefix in self.cluster_pods.of(family) {
-                rule(
-                    PREF_CNI,
-                    Selector::To(prefix),
-                    TABLE_MAIN,
-                    Some(prefix.len()),
-                );
+                // A route as long as the range is the CNI's too: the range may be one node's.
+                let shorter = prefix.len().saturating_sub(1);
+                rule(PREF_CNI, Selector::To(prefix), TABLE_MAIN, Some(shorter));
             }
         }
         let mut put = |table, prefix, metric, target| {

@@ -51,6 +51,8 @@ pub(crate) struct Shape {
     pub(crate) granularity: Granularity,
     pub(crate) ipv6: bool,
     pub(crate) services: bool,
+    /// Whether clusters have no range of their own, only those that somebody gave their nodes.
+    pub(crate) imported: bool,
 }
 
 /// A plan with its peers.
@@ -195,6 +197,15 @@ pub(crate) fn world(shape: &Shape) -> World {
         });
     }
     let mut served = BTreeSet::new();
+    if shape.imported {
+        for (at, cluster) in plan.clusters.iter_mut().enumerate() {
+            let of_site = |(site, shape_of): (usize, &SiteShape)| {
+                let nodes = 0..shape_of.nodes.get(at).copied().unwrap_or(0);
+                nodes.flat_map(move |node| pods(at, site, node, shape.ipv6))
+            };
+            cluster.pod_cidrs = shape.sites.iter().enumerate().flat_map(of_site).collect();
+        }
+    }
     for (at, site) in shape.sites.iter().enumerate() {
         let lan = Prefix::containing(v4(192, 168, 10 + at as u8, 0), 24);
         plan.sites.push(PlanSite {

@@ -41,14 +41,18 @@ pub(crate) fn shapes() -> impl Strategy<Value = Shape> {
         granularity,
         any::<bool>(),
         any::<bool>(),
+        any::<bool>(),
     )
-        .prop_map(|(sites, transit, granularity, ipv6, services)| Shape {
-            transit: transit.map(|index| index.index(sites.len())),
-            sites,
-            granularity,
-            ipv6,
-            services,
-        })
+        .prop_map(
+            |(sites, transit, granularity, ipv6, services, imported)| Shape {
+                transit: transit.map(|index| index.index(sites.len())),
+                sites,
+                granularity,
+                ipv6,
+                services,
+                imported,
+            },
+        )
 }
 
 pub(crate) fn hosts(world: &World, dead: Option<&PeerName>) -> BTreeMap<PeerName, HostState> {

@@ -71,6 +71,7 @@ fn rulesets() -> Vec<Ruleset> {
         granularity: Granularity::Site,
         ipv6: true,
         services: true,
+        imported: false,
     };
     let world = world(&shape);
     let members = world.peers.iter().map(|(name, peer)| {

@@ -31,6 +31,7 @@ fn two_by_two() -> World {
         granularity: Granularity::Site,
         ipv6: false,
         services: true,
+        imported: false,
     })
 }
 
@@ -166,7 +167,7 @@ fn rules_come_in_the_order_that_keeps_the_cni_alive_and_the_guard_closed() {
          102: from all iif tie1 lookup 7470\n\
          102: from all iif tiev0 lookup 7470\n\
          103: from all lookup 7468\n\
-         104: from all to 10.64.0.0/16 lookup main suppress_prefixlength 16\n\
+         104: from all to 10.64.0.0/16 lookup main suppress_prefixlength 15\n\
          105: from all lookup 7469\n"
     );
     assert_eq!(print::rules(&host, Family::V6), "");
@@ -387,6 +388,7 @@ fn natted(behind_nat: [bool; 3], transit: Option<usize>) -> World {
         granularity: Granularity::Site,
         ipv6: false,
         services: false,
+        imported: false,
     })
 }
 
@@ -475,6 +477,7 @@ fn with_granularity_node_every_node_is_a_gateway_without_inner_devices() {
         granularity: Granularity::Node,
         ipv6: false,
         services: false,
+        imported: false,
     });
     let host = host(&world, "berlin0-0");
     assert_eq!(device_names(&host), ["tie0"]);
@@ -494,6 +497,7 @@ fn ipv6_keeps_its_least_mtu_and_its_sysctls_come_with_it() {
         granularity: Granularity::Site,
         ipv6: true,
         services: false,
+        imported: false,
     });
     let config = config(&world, "berlin0-0");
     let mut facts = facts_of(&world, "berlin0-0");
