@@ -6,7 +6,6 @@
 use crate::files::{self, Object};
 use crate::plan::NoticeRow;
 use anyhow::{Context, Result};
-use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -114,6 +113,9 @@ impl Reader {
                 .map(|plan| drop(self.before.plans.insert(plan.link.clone(), plan))),
             "Peer" if ours => self.peer(&typed(object)?),
             "Node" if object.api_version == "v1" => self.node(object)?,
+            "ServiceCIDR" if object.api_version == "networking.k8s.io/v1" => {
+                self.services(object)?
+            }
             _ => Ok(()),
         };
         if let Err(invalid) = outcome {
@@ -162,26 +164,45 @@ impl Reader {
 
     fn node(&mut self, object: &Object) -> Result<Result<(), Invalid>> {
         let node: k8s_openapi::api::core::v1::Node = typed(object)?;
-        let known: Vec<ClusterName> = self.fleet.clusters.keys().cloned().collect();
-        let cluster = match (node.labels().get(CLUSTER_LABEL), &known[..]) {
+        let cluster = self.cluster_of(object, &node.metadata)?;
+        Ok(
+            convert::node(&cluster, &node)
+                .map(|(id, node)| drop(self.fleet.nodes.insert(id, node))),
+        )
+    }
+
+    fn services(&mut self, object: &Object) -> Result<Result<(), Invalid>> {
+        let services: k8s_openapi::api::networking::v1::ServiceCIDR = typed(object)?;
+        let cluster = self.cluster_of(object, &services.metadata)?;
+        Ok(convert::service_cidr(&services).map(|(_, ranges)| {
+            let in_use = self.fleet.services_in_use.entry(cluster).or_default();
+            ranges.into_iter().for_each(|range| in_use.insert(range));
+        }))
+    }
+
+    /// The cluster that an object of Kubernetes' own is from.
+    fn cluster_of(&self, object: &Object, metadata: &ObjectMeta) -> Result<ClusterName> {
+        let known: Vec<&ClusterName> = self.fleet.clusters.keys().collect();
+        let label = metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(CLUSTER_LABEL));
+        match (label, &known[..]) {
             (Some(label), _) => ClusterName::new(label.as_str())
-                .with_context(|| format!("{}: label {CLUSTER_LABEL}", object.origin))?,
-            (None, [only]) => only.clone(),
+                .with_context(|| format!("{}: label {CLUSTER_LABEL}", object.origin)),
+            (None, [only]) => Ok((*only).clone()),
             (None, _) => anyhow::bail!(
-                "{}: Node {} is in which cluster? Set its label {CLUSTER_LABEL} to one of: {}",
+                "{}: {} {} is in which cluster? Set its label {CLUSTER_LABEL} to one of: {}",
                 object.origin,
-                node.name_any(),
+                object.kind,
+                metadata.name.as_deref().unwrap_or_default(),
                 known
                     .iter()
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
                     .join(", ")
             ),
-        };
-        Ok(
-            convert::node(&cluster, &node)
-                .map(|(id, node)| drop(self.fleet.nodes.insert(id, node))),
-        )
+        }
     }
 }
 

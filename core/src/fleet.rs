@@ -24,6 +24,9 @@ pub struct Fleet {
     pub vpns: BTreeMap<VpnName, Vpn>,
     /// Hosts that run the agent.
     pub nodes: BTreeMap<NodeId, Node>,
+    /// Ranges that clusters take ClusterIPs from, as their API servers say; [`Cluster::service_cidrs`] says which are reachable
+    /// for others.
+    pub services_in_use: BTreeMap<ClusterName, PrefixSet>,
 }
 
 /// One network that a user asks for (ClusterLink).

@@ -9,6 +9,7 @@
 //! outage the version may have gone back with a restored store, so [`Index::reset`] takes what was listed as it is.
 
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Secret};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
@@ -37,6 +38,8 @@ pub struct Index {
     pub peers: Table<Peer>,
     /// Nodes of the own cluster by name, reduced to what is read.
     pub nodes: Table<Node>,
+    /// ServiceCIDRs of the own cluster by name.
+    pub services: Table<ServiceCIDR>,
     /// Secrets of the own namespace by name.
     pub secrets: Table<Secret>,
 }
@@ -60,6 +63,7 @@ impl Index {
             ("networkplans", self.plans.listed),
             ("peers", self.peers.listed),
             ("nodes", self.nodes.listed),
+            ("servicecidrs", self.services.listed),
             ("secrets", self.secrets.listed),
         ]
         .into_iter()
@@ -185,6 +189,9 @@ impl<K: Indexed> Table<K> {
 
 /// A kind that the index holds.
 pub trait Indexed: Resource<DynamicType = ()> + Clone + PartialEq {
+    /// Whether an API server without this kind is taken for one without objects of it.
+    const OPTIONAL: bool = false;
+
     /// Its table.
     fn table(index: &mut Index) -> &mut Table<Self>;
 
@@ -215,6 +222,15 @@ indexed! {
     NetworkPlan => plans,
     Peer => peers,
     Secret => secrets,
+}
+
+/// Kubernetes 1.32 does not serve it by default.
+impl Indexed for ServiceCIDR {
+    const OPTIONAL: bool = true;
+
+    fn table(index: &mut Index) -> &mut Table<Self> {
+        &mut index.services
+    }
 }
 
 impl Indexed for Node {

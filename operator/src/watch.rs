@@ -9,6 +9,7 @@ use crate::options::Options;
 use crate::store::Store;
 use futures::{StreamExt, future::join_all, pin_mut};
 use k8s_openapi::api::core::v1::{Node, Secret};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use rand::Rng;
@@ -22,6 +23,8 @@ use tokio::task::JoinHandle;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 /// Short: after an outage, everybody waits for these lists, and there is one operator.
 const LONGEST_DELAY: Duration = Duration::from_secs(3);
+/// Until a kind that the API server does not have is looked for again: after an upgrade of the cluster.
+const ABSENT_DELAY: Duration = Duration::from_secs(300);
 
 /// Follows every kind until the returned task is dropped or aborted.
 #[must_use]
@@ -50,6 +53,7 @@ pub fn follow_all(
         start(Api::<VpnAttachment>::all(all(())), store, metrics),
         start(Api::<AddressLedger>::all(all(())), store, metrics),
         start(Api::<Node>::all(all(())), store, metrics),
+        start(Api::<ServiceCIDR>::all(all(())), store, metrics),
         start(
             Api::<NetworkPlan>::namespaced(all(()), namespace),
             store,
@@ -89,6 +93,14 @@ where
                 }
                 Ok(Event::Apply(object)) => store.observe(|index| index.apply(object)),
                 Ok(Event::Delete(object)) => store.observe(|index| index.delete(&object)),
+                Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+                    if K::OPTIONAL && status.is_not_found() =>
+                {
+                    tracing::info!(kind = %kind, "the API server does not have this kind");
+                    store.observe(|index| index.reset(Vec::<K>::new()));
+                    tokio::time::sleep(ABSENT_DELAY).await;
+                    break;
+                }
                 Err(error) => {
                     tracing::warn!(kind = %kind, error = %chain(&error), "watch broken; listing again");
                     break;

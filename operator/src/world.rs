@@ -10,6 +10,7 @@ use crate::index::Index;
 use crate::write::MANAGER;
 use k8s_openapi::api::core::v1::Node;
 use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::cidr::Prefix;
 use tieline_core::fleet::{self, Fleet};
 use tieline_core::ids::{ClusterName, Lineage, LinkName, NodeId, PeerName, SiteName, VpnName};
 use tieline_core::ledger::LedgerName;
@@ -54,9 +55,10 @@ pub struct Memory {
     sites: BTreeMap<SiteName, fleet::Site>,
     vpns: BTreeMap<VpnName, fleet::Vpn>,
     nodes: BTreeMap<NodeId, fleet::Node>,
+    services: BTreeMap<String, Vec<Prefix>>,
 }
 
-/// Reads the index. `cluster` is the local one, whose Nodes are in the index; `fresh` is the lineage of a history that
+/// Reads the index. `cluster` is the local one, whose Nodes and ServiceCIDRs are in the index; `fresh` is the lineage of a history that
 /// begins now.
 #[must_use]
 pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &Lineage) -> World {
@@ -86,12 +88,22 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
         &mut memory.nodes,
         &mut invalid,
     );
+    let services = readable(
+        index
+            .services
+            .iter()
+            .map(|(_, it)| convert::service_cidr(it)),
+        &mut memory.services,
+        &mut invalid,
+    );
+    let in_use = services.into_values().flatten().collect();
     let mut fleet = Fleet {
         links,
         clusters,
         sites,
         vpns,
         nodes,
+        services_in_use: BTreeMap::from([(cluster.clone(), in_use)]),
     };
 
     let mut broken = Vec::new();
@@ -187,7 +199,7 @@ macro_rules! remembered {
     )*};
 }
 
-remembered!(LinkName, ClusterName, SiteName, VpnName);
+remembered!(LinkName, ClusterName, SiteName, VpnName, String);
 
 impl Remembered for NodeId {
     fn is_called(&self, object: &str) -> bool {

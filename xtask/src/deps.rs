@@ -114,7 +114,7 @@ const FREE: &[&str] = &["e2e"];
 pub(crate) fn check() -> Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
         .current_dir(crate::root()?)
         .output()
         .context("running cargo metadata")?;

@@ -34,6 +34,10 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("a_new_device_of_an_old_name_is_guarded_again", new_device),
     ("planned_packets_do_not_leave_in_clear", no_clear_text),
+    (
+        "where_only_elements_differ_counters_go_on_and_nothing_gets_out",
+        elements_alone,
+    ),
 ];
 
 const CABLE: &str = "
@@ -296,5 +300,58 @@ fn no_clear_text() {
         sh("nft delete table inet tieline");
         assert_eq!(sent_until_now(), 3);
         assert!(sh("nft list table netdev tieline").contains("packets 3"));
+    });
+}
+
+/// The walls with another plan.
+fn planning(more: &str) -> HostState {
+    let mut wanted = walled("eth0");
+    for table in &mut wanted.firewall.as_mut().unwrap().tables {
+        table.sets[0].elements.insert(prefix(more));
+    }
+    wanted
+}
+
+fn elements_alone() {
+    block_on(async {
+        sh(CABLE);
+        let directory = state_dir();
+        let mut linux = open(directory.path(), &[]).await;
+        sh("nft add table netdev oracle
+            nft add chain netdev oracle in '{ type filter hook ingress device far0 priority 0; }'
+            nft add rule netdev oracle in ip daddr 10.64.0.0/10 counter
+            ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev eth0");
+        let leaked = || !sh("nft list chain netdev oracle in").contains("packets 0");
+        reach(&mut linux, &walled("eth0"), &Secrets::default()).await;
+        sh("ping -c 1 -W 0.1 10.64.0.1 || true");
+        let plans = [planning("10.200.0.0/16"), planning("172.16.9.0/24")];
+        let mut echoes = std::process::Command::new("ping")
+            .args(["-q", "-i", "0.002", "-w", "20", "10.64.0.1"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        for wanted in plans.iter().cycle().take(20) {
+            assert_eq!(
+                reach(&mut linux, wanted, &Secrets::default()).await.len(),
+                1
+            );
+            assert_eq!(linux.observe().await.unwrap().state, *wanted);
+        }
+        echoes.kill().unwrap();
+        echoes.wait().unwrap();
+        assert!(!leaked(), "planned packets got out");
+        let listing = sh("nft list table inet tieline");
+        let counted: u64 = listing
+            .split("packets ")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap();
+        assert!(counted > 20, "the counter began anew: {listing}");
+
+        // What somebody else has put into our tables does not stay because elements differ too.
+        sh("nft insert rule inet tieline outp accept");
+        reach(&mut linux, &plans[0], &Secrets::default()).await;
+        assert_eq!(linux.observe().await.unwrap().state, plans[0]);
+        assert!(!sh("nft list chain inet tieline outp").contains("\t\taccept"));
     });
 }

@@ -428,6 +428,10 @@ fn obstacles<'a>(case: &Case<'a>, items: &mut Vec<(Prefix, Obstacle<'a>)>) {
             )
         }));
     }
+    for (name, ranges) in &case.fleet.services_in_use {
+        let in_use = ranges.iter();
+        items.extend(in_use.map(|prefix| (prefix, Obstacle::Services(name, false))));
+    }
     for (name, site) in &case.fleet.sites {
         items.extend(
             site.cidrs

@@ -304,6 +304,13 @@ impl Ruleset {
         script::script(self)
     }
 
+    /// The script that turns tables as `before` describes them into these, when only elements of sets differ: then nothing else
+    /// is touched, counters go on, and no set is empty for a moment, as those of a new table are.
+    #[must_use]
+    pub fn update_script(&self, before: &Self) -> Option<String> {
+        script::update(before, self)
+    }
+
     /// The script that removes our tables, whether they are there or not. `netdev`: also the table of egress guards.
     #[must_use]
     pub fn removal_script(netdev: bool) -> String {

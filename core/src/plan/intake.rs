@@ -271,6 +271,11 @@ pub(super) fn claim_services_and_vpns<'a>(
             hub.avoid(prefix, Holder::Services(name));
         }
     }
+    for (name, ranges) in &fleet.services_in_use {
+        for prefix in ranges.iter() {
+            hub.avoid(prefix, Holder::Services(name));
+        }
+    }
     for (name, vpn) in &fleet.vpns {
         for prefix in vpn.prefixes.iter() {
             hub.avoid(prefix, Holder::Vpn(name));

@@ -343,7 +343,8 @@ impl<'a> Draft<'_, 'a> {
         all.into_iter().collect()
     }
 
-    /// Addresses of gateways, sites and foreign boxes that planned ranges cover, but that no planned host can have.
+    /// What planned ranges cover, but no planned host can have: addresses of gateways, sites and foreign boxes, and clusters'
+    /// own service ranges.
     fn bypass(
         &self,
         super_nets: &PrefixSet,
@@ -377,6 +378,12 @@ impl<'a> Draft<'_, 'a> {
                 EndpointHost::Address(address) => Some(address),
                 EndpointHost::Name(_) => None,
             });
+        let services = self
+            .clusters
+            .iter()
+            .filter_map(|work| self.fleet.services_in_use.get(work.name))
+            .flat_map(|ranges| ranges.minus(&inner).iter().collect::<Vec<_>>())
+            .filter(|prefix| super_nets.overlapping(*prefix).is_some());
         nodes
             .flat_map(|node| node.node.addresses.iter().map(|(address, _)| *address))
             .chain(endpoints)
@@ -384,6 +391,7 @@ impl<'a> Draft<'_, 'a> {
                 super_nets.contains_address(*address) && !inner.contains_address(*address)
             })
             .map(Prefix::host)
+            .chain(services)
             .collect()
     }
 }

@@ -586,7 +586,7 @@ fn a_node_that_is_not_accepted_yet_gets_the_guard_and_keeps_its_cni() {
         family: Family::V4,
         selector: Selector::To(prefix("10.64.0.0/16")),
         table: TABLE_MAIN,
-        suppress_prefix_len: Some(16),
+        suppress_prefix_len: Some(15),
     };
     assert!(host.rules.contains(&cni));
     let native = elements(&host, SetName::Native, Family::V4);

@@ -1,6 +1,7 @@
 //! What is decided, by example.
 
 use crate::support::*;
+use tieline_core::cidr::Prefix;
 
 /// The network of the README: one cluster over three sites, podCIDRs assigned, a VPN and a LAN in Berlin.
 fn three_sites() -> World {
@@ -297,6 +298,31 @@ fn a_gateway_stays_while_it_may_and_a_hole_is_filled() {
         gateways(world.go().segment("acme", "shop.rome")),
         ["1 shop.rome-2"]
     );
+}
+
+#[test]
+fn service_ranges_in_use_are_not_given_away_and_stay_the_hosts() {
+    let mut world = World::new();
+    world.link("acme", &["10.64.0.0/10"]);
+    world.cluster("acme", "shop", true);
+    world
+        .fleet
+        .services_in_use
+        .insert(cluster_name("shop"), prefixes(&["10.64.0.0/12"]).into());
+    world.node("shop", "a", "berlin", &[]);
+    let proposal = world.go();
+    assert_eq!(proposal.plan_of("acme").bypass.to_string(), "10.64.0.0/12");
+    let given = proposal.node("shop", "a").assign[0];
+    assert!(!p("10.64.0.0/12").contains(given), "{given}");
+    assert!(proposal.plan_of("acme").super_nets.contains(given));
+
+    // A range that is heard of late moves nobody.
+    let late = vec![p("10.64.0.0/12"), Prefix::containing(given.address(), 20)];
+    let in_use = world.fleet.services_in_use.get_mut(&cluster_name("shop"));
+    *in_use.unwrap() = late.into();
+    let proposal = world.go();
+    assert_eq!(proposal.node("shop", "a").assign, [given]);
+    assert_eq!(proposal.plan_of("acme").bypass.overlapping(given), None);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use super::{Invalid, Object};
 use crate::cluster::Sites;
 use crate::cluster_link::{Addressing, Granularity, Mode, PrefixLength, Topology};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use std::net::IpAddr;
-use tieline_core::cidr::Family;
+use tieline_core::cidr::{Family, Prefix};
 use tieline_core::fleet;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, SiteName, VpnName};
 use tieline_core::peer::{Endpoint, Scope};
@@ -296,4 +297,19 @@ pub fn node(cluster: &ClusterName, object: &Node) -> Result<(NodeId, fleet::Node
         },
         node,
     ))
+}
+
+/// A range that a cluster takes ClusterIPs from (ServiceCIDR, KEP-1880), by the object's name.
+///
+/// # Errors
+/// [`Invalid`] names the first field that does not hold what it should.
+pub fn service_cidr(object: &ServiceCIDR) -> Result<(String, Vec<Prefix>), Invalid> {
+    let at = Object::new("ServiceCIDR", &object.metadata);
+    let cidrs = object
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.cidrs.clone())
+        .unwrap_or_default();
+    let name = object.metadata.name.clone().unwrap_or_default();
+    Ok((name, at.parse_all("spec.cidrs", &cidrs)?))
 }

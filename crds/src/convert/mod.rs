@@ -16,7 +16,7 @@ mod ledger;
 mod peer;
 mod plan;
 
-pub use fleet::{cluster, link, node, site, vpn};
+pub use fleet::{cluster, link, node, service_cidr, site, vpn};
 pub use ledger::{ledger, ledger_object};
 pub use peer::{accepted_peer, claim, peer_spec, peer_status};
 pub use plan::{PlanTooLarge, network_plan, plan_spec};

@@ -156,7 +156,8 @@ impl Tieline {
     }
 
     /// `examples/three-sites` as it is applied here: without the VPN, whose other side is not part of these labs, and, where
-    /// kube-controller-manager gives pod ranges, with those instead of `assign: true`.
+    /// kube-controller-manager gives pod ranges, with those instead of `assign: true`; elsewhere without `serviceCidrs`, which the
+    /// pool covers and the API server knows.
     #[must_use]
     pub fn example(&self) -> &str {
         &self.example
@@ -434,6 +435,12 @@ fn adapt(text: &str, pod_ranges: &PodRanges) -> Result<String> {
                     members.remove("vpnAttachments");
                 }
             }
+            // The pool covers the service range, and the API server says so.
+            ("Cluster", PodRanges::SomebodyElse(_)) => {
+                if let Some(spec) = object["spec"].as_mapping_mut() {
+                    spec.remove("serviceCidrs");
+                }
+            }
             ("Cluster", PodRanges::ControllerManager(ranges)) => {
                 let ranges: Vec<Value> = ranges
                     .iter()
@@ -493,7 +500,10 @@ mod tests {
     fn the_example_loses_its_vpn_and_keeps_the_rest() {
         let own = PodRanges::SomebodyElse(vec!["10.64.0.0/10".parse().unwrap()]);
         let text = adapt(&example(), &own).unwrap();
-        assert!(!text.contains("hq"), "{text}");
+        assert!(
+            !text.contains("hq") && !text.contains("serviceCidrs"),
+            "{text}"
+        );
         assert!(
             text.contains("assign: true") && text.contains("behindNat: true"),
             "{text}"

@@ -69,7 +69,7 @@ impl Firewall {
         }))
     }
 
-    /// Replaces our tables. What the kernel lists afterwards counts as ours only when nobody else has committed anything from
+    /// Makes our tables this ruleset: replaces elements of sets where nothing else differs, else all of them. What the kernel lists afterwards counts as ours only when nobody else has committed anything from
     /// before the load until after the listing; else a table that was changed or deleted meanwhile would be taken for what we
     /// wrote. Where it never is as quiet as that, nothing is remembered, and the next look writes again.
     pub(super) async fn replace(
@@ -77,10 +77,22 @@ impl Firewall {
         ruleset: &Ruleset,
         generation: Option<&Generation>,
     ) -> io::Result<()> {
-        let script = ruleset.script();
+        let mut update = self
+            .loaded
+            .as_ref()
+            .and_then(|loaded| Some((ruleset.update_script(&loaded.ruleset)?, &loaded.listing)));
         for _ in 0..TRIES {
             let before = read(generation).await;
-            nft::load(&script).await?;
+            // Elements alone only where nobody can have changed the rest since the look.
+            let updated = match update.take() {
+                Some((script, listing)) if before.is_some() && list().await? == *listing => {
+                    nft::load(&script).await.is_ok()
+                }
+                _ => false,
+            };
+            if !updated {
+                nft::load(&ruleset.script()).await?;
+            }
             let listing = list().await?;
             // A kernel that does not tell its generation is believed.
             if before.is_some() && read(generation).await != before.map(generation::next) {

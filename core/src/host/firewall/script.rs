@@ -18,6 +18,35 @@ pub(super) fn script(ruleset: &Ruleset) -> String {
     text
 }
 
+pub(super) fn update(before: &Ruleset, after: &Ruleset) -> Option<String> {
+    let mut filled = before.clone();
+    let sets = filled.tables.iter_mut().flat_map(|table| &mut table.sets);
+    let wanted = after.tables.iter().flat_map(|table| &table.sets);
+    for (set, wanted) in sets.zip(wanted) {
+        set.elements.clone_from(&wanted.elements);
+    }
+    if filled != *after {
+        return None;
+    }
+    let mut text = String::new();
+    for (old, new) in before.tables.iter().zip(&after.tables) {
+        for (_, set) in old
+            .sets
+            .iter()
+            .zip(&new.sets)
+            .filter(|(old, new)| old != new)
+        {
+            let name = format!("{} tieline {}{}", new.family, set.name, digit(set.family));
+            let _ = writeln!(text, "flush set {name}");
+            if set.elements.of(set.family).next().is_some() {
+                let elements = list(&set.elements, set.family);
+                let _ = writeln!(text, "add element {name} {{ {elements} }}");
+            }
+        }
+    }
+    Some(text)
+}
+
 pub(super) fn removal(netdev: bool) -> String {
     let mut text = clear(TableFamily::Inet);
     if netdev {
