@@ -55,8 +55,10 @@ pub struct Set {
 /// What a set holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SetName {
-    /// All super-nets.
+    /// All super-nets, for rules that keep what is planned from leaving.
     Planned,
+    /// The same, for rules that let what is planned pass.
+    Known,
     /// Planned, and yet reached on the underlay: own site, own segment's pods, bypass.
     Native,
     /// What this node keeps connection state for.

@@ -102,6 +102,9 @@ impl Writer<'_> {
                 });
             }
         };
+        // The kernel fills the sets of a new ruleset one after the other while its rules are in force already (seen on 6.18). What
+        // lets packets pass comes first, and what keeps them in last: the guard's routes hold meanwhile.
+        add(SetName::Known, &self.sets.planned);
         add(SetName::Native, &self.native);
         add(SetName::Own, &self.sets.own);
         add(SetName::Lan, &self.sets.lan);
@@ -116,8 +119,6 @@ impl Writer<'_> {
         for vpn in &self.vpns {
             add(SetName::Allowed(vpn.device.index), &vpn.allow);
         }
-        // Last: the kernel fills the sets of a new ruleset one after the other while its rules are in force already (seen on 6.18), and
-        // what is planned and not yet excepted would be dropped. The guard's routes hold meanwhile.
         add(SetName::Planned, &self.sets.planned);
         let filter = ChainKind::Filter;
         let chains = vec![
@@ -183,8 +184,8 @@ impl Writer<'_> {
             for family in Family::BOTH {
                 rules.put(
                     vec![
-                        source(family, SetName::Planned),
-                        destination(family, SetName::Planned),
+                        source(family, SetName::Known),
+                        destination(family, SetName::Known),
                         source_not(family, SetName::Stateful),
                         destination_not(family, SetName::Stateful),
                         Match::NotLocal,
@@ -408,8 +409,8 @@ impl Writer<'_> {
         for family in Family::BOTH {
             let planned = || {
                 vec![
-                    source(family, SetName::Planned),
-                    destination(family, SetName::Planned),
+                    source(family, SetName::Known),
+                    destination(family, SetName::Known),
                     mark(false),
                 ]
             };
@@ -476,7 +477,7 @@ impl Writer<'_> {
             Action::Drop,
         );
         for family in Family::BOTH {
-            rules.count_drop(vec![out(), source_not(family, SetName::Planned)]);
+            rules.count_drop(vec![out(), source_not(family, SetName::Known)]);
         }
         rules.0
     }

@@ -7,7 +7,8 @@ use super::reach::Reach;
 use super::{PREF_CNI, PREF_GUARD, PREF_REMOTE};
 use crate::cidr::{Prefix, PrefixSet};
 use crate::host::{
-    METRIC_GUARD, METRIC_REMOTE, RouteKey, Rule, Selector, TABLE_GUARD, TABLE_MAIN, TABLE_REMOTE,
+    METRIC_GUARD, METRIC_REMOTE, RouteKey, Rule, Selector, TABLE_GUARD, TABLE_INNER, TABLE_MAIN,
+    TABLE_REMOTE,
 };
 use crate::ids::{ClusterName, SiteName};
 use crate::network_plan::{Class, NetworkPlan, PlanCluster, Segment};
@@ -24,6 +25,8 @@ pub(super) struct Guard {
     own_pods: PrefixSet,
     /// Thrown in both tables.
     native: PrefixSet,
+    /// On a gateway, the pods of other nodes of its segment: what arrived encrypted for them goes on encrypted or not at all.
+    inner: PrefixSet,
     firewall: super::config::ConfigFirewall,
 }
 
@@ -51,6 +54,9 @@ impl Guard {
         let segment_pods = segment.of(&[Class::Pod]).union(&node_pods);
         let native_site = without_remote(&site, plan, segment);
         let mut guard = Self::of_plan(plan, cluster);
+        if rank.is_some() {
+            guard.inner = segment_pods.minus(&node_pods);
+        }
         guard.own_pods = segment_pods.clone();
         guard.native = guard.native.union(&site);
         // A VPN's prefixes lie behind a tunnel also for the segment that terminates it: its pods keep their sources there.
@@ -117,6 +123,7 @@ impl Guard {
                 .map(services)
                 .unwrap_or_default()
                 .union(&plan.bypass),
+            inner: PrefixSet::new(),
             firewall: super::config::ConfigFirewall {
                 planned: plan.super_nets.clone(),
                 ..Default::default()
@@ -163,6 +170,9 @@ impl Guard {
             for table in [TABLE_REMOTE, TABLE_GUARD] {
                 put(table, prefix, METRIC_REMOTE, ConfigTarget::Throw);
             }
+        }
+        for prefix in self.inner.iter() {
+            put(TABLE_INNER, prefix, METRIC_GUARD, ConfigTarget::Unreachable);
         }
         for prefix in self.own_pods.iter().filter(thrown) {
             put(TABLE_REMOTE, prefix, METRIC_REMOTE, ConfigTarget::Throw);

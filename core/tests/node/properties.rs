@@ -173,6 +173,26 @@ proptest! {
     }
 
     #[test]
+    fn what_arrives_encrypted_is_not_left_to_the_cni(shape in shapes(), chosen in any::<prop::sample::Index>()) {
+        let world = world(&shape);
+        let (missing, target) = world.peers.iter().nth(chosen.index(world.peers.len())).unwrap();
+        if target.gateway_rank.is_some() {
+            return Ok(());
+        }
+        // Its pods run, and its keys are not known yet.
+        let known = World { peers: world.peers.iter().filter(|(name, _)| *name != missing).map(|(name, peer)| (name.clone(), peer.clone())).collect(), ..world.clone() };
+        let hosts = hosts(&known, None);
+        let network = Network::new(&world, &hosts);
+        for (from, source) in known.peers.iter().filter(|(_, source)| source.segment != target.segment) {
+            for (source, destination) in pod(source).into_iter().zip(pod(target)) {
+                for end in network.ends(from, None, Packet { source, destination }) {
+                    prop_assert!(matches!(end, End::Dropped(_)), "{from} to {missing}: {end:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn hosts_reach_pods_and_nobody_reaches_hosts_by_new_connections(shape in shapes()) {
         let world = world(&shape);
         let hosts = hosts(&world, None);

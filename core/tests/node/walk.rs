@@ -119,7 +119,8 @@ impl<'a> Network<'a> {
                 ends.push(End::Dropped(format!("unreachable in {table} at {at}")))
             }
             Routed::Local => ends.push(self.leave(at, from, "cni0", packet, End::Pod(at.clone()))),
-            Routed::Cni => ends.push(self.leave(at, from, "eth0", packet, End::Cni)),
+            // An overlay's device, which no rule closes: what gets as far as this leaves.
+            Routed::Cni => ends.push(self.leave(at, from, "flannel.1", packet, End::Cni)),
             Routed::Default => {
                 ends.push(self.leave(at, from, "eth0", packet, End::Clear(at.clone())))
             }

@@ -3,6 +3,7 @@
 //	probe serve ADDRESS          HTTP: answers with its node, its pod and the client's address, one JSON object
 //	probe get URL [COUNT]        asks COUNT times over fresh connections, prints each answer; fails if one failed
 //	probe connect HOST:PORT      fails unless a TCP connection is accepted
+//	probe knock HOST:PORT        sends UDP datagrams for ever, ten a second, whatever becomes of them
 //	probe lookup NAME            the addresses of a name, one a line
 //	probe pause                  sleeps until it is told to end, reaping what becomes its child
 package main
@@ -49,12 +50,14 @@ func run(args []string) error {
 			return err
 		}
 		return connection.Close()
+	case len(args) == 2 && args[0] == "knock":
+		return knock(args[1])
 	case len(args) == 2 && args[0] == "lookup":
 		return lookup(args[1])
 	case len(args) == 1 && args[0] == "pause":
 		return pause()
 	}
-	return errors.New("usage: serve ADDRESS | get URL [COUNT] | connect HOST:PORT | lookup NAME | pause")
+	return errors.New("usage: serve ADDRESS | get URL [COUNT] | connect HOST:PORT | knock HOST:PORT | lookup NAME | pause")
 }
 
 // answer is what a client is told; tests parse it.
@@ -108,6 +111,20 @@ func get(url string, count int) error {
 		if response.StatusCode != http.StatusOK {
 			return fmt.Errorf("%s: %s", url, response.Status)
 		}
+	}
+	return nil
+}
+
+func knock(address string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	for ctx.Err() == nil {
+		// A socket each time, so that every datagram is a new connection for the node's firewall. Refusals are what is hoped for.
+		if connection, err := net.Dial("udp", address); err == nil {
+			_, _ = connection.Write([]byte("knock"))
+			_ = connection.Close()
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	return nil
 }

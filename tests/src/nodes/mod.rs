@@ -56,7 +56,7 @@ use routes::Routes;
 pub use config::{DNS_SERVICE, PROBE_IMAGE};
 pub use enter::enter;
 pub use image::Image;
-pub use pods::{Answer, Pod, probes};
+pub use pods::{Answer, Pod, knockers, probes};
 pub use tieline::Tieline;
 
 /// How pods are connected to their node and to other nodes of the site.

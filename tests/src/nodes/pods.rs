@@ -44,6 +44,31 @@ spec:
     )
 }
 
+/// The manifest of a DaemonSet whose pods send UDP datagrams to one address from their first moment on, whatever becomes of
+/// them: where nothing may get out, an eavesdropper must never hear them.
+#[must_use]
+pub fn knockers(name: &str, address: IpAddr) -> String {
+    format!(
+        r#"---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      tolerations: [{{operator: Exists}}]
+      containers:
+      - name: probe
+        image: {PROBE_IMAGE}
+        imagePullPolicy: Never
+        args: ["knock", "{address}:9"]
+"#
+    )
+}
+
 /// A running pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {

@@ -250,7 +250,10 @@ impl Cluster {
                 .map(|address| Ok(IpNet::from(address.parse::<IpAddr>()?)));
             let addresses = addresses.collect::<Result<Vec<_>>>()?;
             let all = nets(&peer.spec.pod_cidrs)?.into_iter().chain(addresses);
-            planned.extend(all.map(|net| Planned::new(net, peer.spec.segment.clone())));
+            let spec = &peer.spec;
+            planned.extend(
+                all.map(|net| Planned::new(net, spec.segment.clone()).at(spec.site.clone())),
+            );
         }
         for plan in plans {
             for vpn in &plan.spec.vpns {

@@ -1,13 +1,14 @@
 //! The clusters that the tests share, and how they speak of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::lab::{Endpoint, Flows, Oracle, PingStream, Server, Topology};
 use e2e::nodes::tieline::CLUSTER;
-use e2e::nodes::{Cni, NodeLab, PodRanges, ProxyMode, Tieline, probes};
+use e2e::nodes::{Cni, NodeLab, PodRanges, ProxyMode, Tieline, knockers, probes};
 use serde_json::Value;
 
 /// Every wait in which programs start; seconds on two idle cores.
@@ -21,6 +22,17 @@ pub(crate) enum Ranges {
     Imported,
     /// Tieline: no node is Ready without it.
     Planned,
+}
+
+impl Ranges {
+    /// A planned address that no pod ever has. Every node's pods send there all the time, also while the node boots: masqueraded, as
+    /// this CNI does, if nothing holds them.
+    fn nobody(self) -> IpAddr {
+        match self {
+            Self::Imported => [10, 244, 255, 1].into(),
+            Self::Planned => [10, 127, 255, 1].into(),
+        }
+    }
 }
 
 /// A cluster of three sites with two nodes each, bridge CNI, kube-proxy in nftables mode.
@@ -80,7 +92,8 @@ impl Stage {
             oracle: None,
             servers: Mutex::default(),
         };
-        stage.lab.control_plane().apply(&probes("web", None))?;
+        let manifests = [probes("web", None), knockers("knock", ranges.nobody())];
+        stage.lab.control_plane().apply(&manifests.concat())?;
         if ranges == Ranges::Imported {
             stage.lab.wait_ready(PATIENCE)?;
             stage.ends()?;
@@ -101,10 +114,31 @@ impl Stage {
             self.installed = true;
             self.lab.wait_ready(PATIENCE)?;
             let ends = self.ends()?;
-            self.oracle = Some(self.tieline.listening(&self.lab, &ends)?);
+            let mut oracle = self.tieline.listening(&self.lab, &ends)?;
+            self.leaks_without_the_guard(&mut oracle)?;
+            self.oracle = Some(oracle);
             self.matrix()?;
         }
         Ok(())
+    }
+
+    /// The counter-proof: takes the guard from a node and fails unless its pods' packets are then heard, until the agent has put the
+    /// guard back.
+    fn leaks_without_the_guard(&self, oracle: &mut Oracle) -> Result<()> {
+        let node = "oslo-2";
+        oracle.report()?.expect_nothing_clear()?;
+        // Again and again, for the agent puts it back at once.
+        let unguard = "for turn in $(seq 20); do \
+             nft delete table inet tieline; nft delete table netdev tieline; \
+             ip rule del pref 103; ip rule del pref 105; sleep 0.1; done; true";
+        self.lab.on_node(node, "sh", &["-c", unguard])?;
+        let heard = oracle.report()?;
+        ensure!(heard.to_planned > 0, "no leak without the guard: {heard}");
+        until(PATIENCE, || {
+            oracle.reset()?;
+            std::thread::sleep(Duration::from_secs(1));
+            oracle.report()?.expect_nothing_clear()
+        })
     }
 
     /// `helm uninstall` as a user types it.

@@ -85,6 +85,7 @@ impl fmt::Display for SetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Planned => "planned",
+            Self::Known => "known",
             Self::Native => "native",
             Self::Stateful => "stateful",
             Self::Own => "own",

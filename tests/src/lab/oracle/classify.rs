@@ -13,6 +13,9 @@ pub struct Planned {
     pub segment: String,
     /// The site whose own network this is: on that site's switch it is the underlay, and clear.
     pub lan_of: Option<String>,
+    /// The site where its hosts are: on that site's switch, nodes may send there under their own addresses, as a CNI does that
+    /// masquerades.
+    pub site: Option<String>,
 }
 
 impl Planned {
@@ -23,6 +26,16 @@ impl Planned {
             net,
             segment: segment.into(),
             lan_of: None,
+            site: None,
+        }
+    }
+
+    /// The same, with the site where its hosts are.
+    #[must_use]
+    pub fn at(self, site: impl Into<String>) -> Self {
+        Self {
+            site: Some(site.into()),
+            ..self
         }
     }
 
@@ -33,6 +46,7 @@ impl Planned {
             net,
             segment: segment.into(),
             lan_of: Some(site.into()),
+            site: None,
         }
     }
 }
@@ -44,7 +58,7 @@ pub enum Verdict {
     Other,
     /// ICMP or ICMPv6 between unplanned addresses.
     Icmp,
-    /// To a planned address from one that is not.
+    /// To a planned address of another site, or of nobody, from one that is not planned.
     ToPlanned {
         /// In words.
         what: String,
@@ -177,6 +191,7 @@ fn judge(header: &Header<'_>, prefixes: &Prefixes, switch: &str) -> Verdict {
             what: what(),
             icmp,
         },
+        None if to.site.as_deref() == Some(switch) => nothing,
         None => Verdict::ToPlanned { what: what() },
     }
 }

@@ -81,6 +81,18 @@ fn an_unplanned_source_is_a_masqueraded_leak_and_not_clear_text() {
 }
 
 #[test]
+fn what_a_cni_masquerades_inside_the_site_is_none() {
+    let planned = vec![
+        Planned::new("10.64.1.0/24".parse().unwrap(), "shop/berlin").at("berlin"),
+        Planned::new("10.80.1.0/24".parse().unwrap(), "shop/paris").at("paris"),
+    ];
+    let prefixes = Prefixes::new(planned);
+    let judged = |target| verdict(&frame(&plain("10.1.0.11", target)), &prefixes, "berlin");
+    assert_eq!(judged("10.64.1.5"), Verdict::Other);
+    assert!(matches!(judged("10.80.1.5"), Verdict::ToPlanned { .. }));
+}
+
+#[test]
 fn planned_to_elsewhere_is_ordinary_egress() {
     assert_eq!(
         judged(&plain("10.64.1.5", "192.0.2.10"), "wan"),
