@@ -25,8 +25,10 @@ pub(super) struct Guard {
     own_pods: PrefixSet,
     /// Thrown in both tables.
     native: PrefixSet,
-    /// On a gateway, the pods of other nodes of its segment: what arrived encrypted for them goes on encrypted or not at all.
+    /// On a gateway, the pods of its segment: what arrived encrypted for them goes on encrypted or not at all ...
     inner: PrefixSet,
+    /// ... except to its own.
+    here: PrefixSet,
     firewall: super::config::ConfigFirewall,
 }
 
@@ -55,7 +57,8 @@ impl Guard {
         let native_site = without_remote(&site, plan, segment);
         let mut guard = Self::of_plan(plan, cluster);
         if rank.is_some() {
-            guard.inner = segment_pods.minus(&node_pods);
+            guard.inner = segment_pods.clone();
+            guard.here = node_pods.clone();
         }
         guard.own_pods = segment_pods.clone();
         guard.native = guard.native.union(&site);
@@ -124,6 +127,7 @@ impl Guard {
                 .unwrap_or_default()
                 .union(&plan.bypass),
             inner: PrefixSet::new(),
+            here: PrefixSet::new(),
             firewall: super::config::ConfigFirewall {
                 planned: plan.super_nets.clone(),
                 ..Default::default()
@@ -173,6 +177,9 @@ impl Guard {
         }
         for prefix in self.inner.iter() {
             put(TABLE_INNER, prefix, METRIC_GUARD, ConfigTarget::Unreachable);
+        }
+        for prefix in self.here.iter() {
+            put(TABLE_INNER, prefix, METRIC_REMOTE, ConfigTarget::Throw);
         }
         for prefix in self.own_pods.iter().filter(thrown) {
             put(TABLE_REMOTE, prefix, METRIC_REMOTE, ConfigTarget::Throw);

@@ -232,7 +232,7 @@ fn what_arrives_encrypted_for_other_nodes_goes_on_through_the_hub() {
     assert_eq!(target(&host, TABLE_INNER, "100.127.0.3/32"), hub);
     assert_eq!(
         target(&host, TABLE_INNER, "10.64.0.0/24"),
-        None,
+        Some(Target::Throw),
         "own pods are the CNI's"
     );
 }

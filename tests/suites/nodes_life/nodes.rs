@@ -11,6 +11,9 @@ use super::stage::{PATIENCE, Ranges, across, until, within};
 /// From a node's Ready to its pod's first packet across sites.
 const FIRST_PACKET: Duration = Duration::from_secs(5);
 
+/// From a gateway's power off and the deletion of its Node to its site's next answer.
+const TAKEN_OVER: Duration = Duration::from_secs(20);
+
 pub(crate) fn rebooted() -> Result<()> {
     within(Ranges::Planned, |stage| {
         let node = stage.gateway("berlin")?;
@@ -102,8 +105,14 @@ pub(crate) fn gateway_deleted() -> Result<()> {
     within(Ranges::Planned, |stage| {
         let node = stage.gateway("oslo")?;
         let before = stage.holdings()?;
-        let begun = Instant::now();
+        let pods = stage.lab.pods("default", "app=web")?;
+        let others = pods.iter().filter(|pod| pod.node != node);
+        let others: Vec<_> = others
+            .map(|pod| stage.lab.endpoint(pod))
+            .collect::<Result<_>>()?;
         stage.hush();
+        let stream = stage.ping(&across(&others), Duration::from_millis(50))?;
+        let begun = Instant::now();
         stage.lab.delete(&node)?;
         until(PATIENCE, || {
             let gateway = stage.gateway("oslo")?;
@@ -111,10 +120,12 @@ pub(crate) fn gateway_deleted() -> Result<()> {
             Ok(())
         })?;
         stage.follows()?;
+        let gap = stream.stop().longest_gap();
         println!(
-            "without {node}, every pod reaches every pod after {:.1?}",
+            "without {node}, its site is cut off for {gap:.1?}; its pods are gone and every pod reaches every pod after {:.1?}",
             begun.elapsed()
         );
+        ensure!(gap <= TAKEN_OVER, "cut off for {gap:?}");
         ensure!(!stage.peers()?.contains_key(&node), "its Peer is left");
         stage.nothing_renumbered(&before, Some(&node))
     })
