@@ -22,6 +22,7 @@
 //! do: otherwise flannel's overlay would join the sites that have public addresses, in clear. With [`Cni::Plain`] the routers of
 //! sites know their pods and translate them towards the WAN, as a VPC's NAT gateway does.
 
+mod around;
 mod binaries;
 mod boot;
 mod cgroups;
@@ -38,15 +39,14 @@ pub mod tieline;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::control_plane::{ControlPlane, Options as ControlPlaneOptions};
-use crate::lab::{API4, Lab, Node, Process, SiteKind, Topology};
+use crate::control_plane::ControlPlane;
+use crate::lab::{Lab, Node, Process, Topology};
 
 use binaries::Programs;
 use cgroups::Cgroups;
@@ -186,21 +186,25 @@ impl NodeLab {
         cgroups.create()?;
         let cluster_cidrs = options.pod_ranges.cluster_cidrs().to_vec();
         let lab = Lab::build(&options.name, options.topology)?;
-        edges(&lab, options.cni)?;
+        around::edges(&lab, options.cni)?;
 
         let archives = lab.state().join("images");
         fs::create_dir_all(&archives)?;
         let control_plane = std::thread::scope(|scope| -> Result<ControlPlane> {
-            let images = scope.spawn(|| write_archives(&archives, &programs, &options.archives));
-            let control_plane =
-                start_control_plane(&lab, &options.pod_ranges, options.api_server_flags.clone())?;
+            let images =
+                scope.spawn(|| around::write_archives(&archives, &programs, &options.archives));
+            let control_plane = around::start_control_plane(
+                &lab,
+                &options.pod_ranges,
+                options.api_server_flags.clone(),
+            )?;
             match images.join() {
                 Ok(written) => written?,
                 Err(panic) => std::panic::resume_unwind(panic),
             }
             Ok(control_plane)
         })?;
-        let scheduler = start_scheduler(&lab, &control_plane, &programs)?;
+        let scheduler = around::start_scheduler(&lab, &control_plane, &programs)?;
         let common = Common {
             cni: options.cni,
             proxy: options.proxy,
@@ -334,7 +338,7 @@ impl NodeLab {
     ///
     /// When the archive cannot be read or containerd refuses it.
     pub fn import(&self, archive: &Path) -> Result<()> {
-        copy_into(&self.common.archives, archive)?;
+        around::copy_into(&self.common.archives, archive)?;
         let file = fs::canonicalize(archive)?;
         let file = file.to_str().context("the archive's path is no UTF-8")?;
         for name in self.hosts.keys() {
@@ -514,90 +518,4 @@ fn not_ready(nodes: &serde_json::Value, name: &str) -> Option<String> {
     }
     let message = ready["message"].as_str().unwrap_or("no message");
     Some(format!("{name}: {message}"))
-}
-
-fn start_control_plane(
-    lab: &Lab,
-    pod_ranges: &PodRanges,
-    api_server_flags: Vec<String>,
-) -> Result<ControlPlane> {
-    let mut options = ControlPlaneOptions::new(lab.logs().join("control-plane"))
-        .in_netns("/run/netns/api", API4.into());
-    options.controller_manager = true;
-    options.node_lifecycle = true;
-    if let PodRanges::ControllerManager(ranges) = pod_ranges {
-        options.node_ipam.clone_from(ranges);
-    }
-    options.api_server_flags = api_server_flags;
-    ControlPlane::start(options)
-}
-
-fn start_scheduler(
-    lab: &Lab,
-    control_plane: &ControlPlane,
-    programs: &Programs,
-) -> Result<Process> {
-    let kubeconfig =
-        control_plane.client_kubeconfig("kube-scheduler", "/CN=system:kube-scheduler")?;
-    let kubeconfig = kubeconfig.display();
-    let mut command = Command::new(programs.path("kube-scheduler"));
-    command.args([
-        format!("--kubeconfig={kubeconfig}"),
-        format!("--authentication-kubeconfig={kubeconfig}"),
-        format!("--authorization-kubeconfig={kubeconfig}"),
-        "--leader-elect=false".into(),
-        "--bind-address=127.0.0.1".into(),
-    ]);
-    lab.spawn("api", "kube-scheduler", &mut command)
-}
-
-fn write_archives(folder: &Path, programs: &Programs, more: &[PathBuf]) -> Result<()> {
-    Image::of_program(PROBE_IMAGE, "probe", &programs.path("probe"), &["pause"])?
-        .write(&folder.join("probe.tar"))?;
-    Image::of_program(config::DNS_IMAGE, "coredns", &programs.path("coredns"), &[])?
-        .write(&folder.join("coredns.tar"))?;
-    more.iter()
-        .try_for_each(|archive| copy_into(folder, archive))
-}
-
-fn copy_into(folder: &Path, archive: &Path) -> Result<()> {
-    let name = archive
-        .file_stem()
-        .with_context(|| format!("{} is no file", archive.display()))?;
-    if name == "probe" || name == "coredns" {
-        bail!("{}: the lab has an archive of that name", archive.display());
-    }
-    fs::copy(archive, folder.join(name).with_extension("tar"))
-        .with_context(|| format!("copying {}", archive.display()))?;
-    Ok(())
-}
-
-/// What the edges of sites do for the CNI, see the module's head.
-fn edges(lab: &Lab, cni: Cni) -> Result<()> {
-    for site in &lab.topology().sites {
-        let router = lab.host(&format!("rt-{}", site.name))?;
-        match cni {
-            Cni::Bridge => {}
-            Cni::Flannel => router.nft(
-                r#"table inet lab_edge {
-                    chain forward {
-                        type filter hook forward priority -1;
-                        iifname "wan0" udp dport 8472 drop
-                        oifname "wan0" udp dport 8472 drop
-                    }
-                }"#,
-            )?,
-            Cni::Plain if site.kind == SiteKind::Nat => {}
-            Cni::Plain => router.nft(&format!(
-                r#"table ip lab_edge {{
-                    chain post {{
-                        type nat hook postrouting priority 100;
-                        oifname "wan0" ip saddr != {} masquerade
-                    }}
-                }}"#,
-                site.lan4
-            ))?,
-        }
-    }
-    Ok(())
 }
