@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use e2e::docs::Page;
 use e2e::lab::{Lifetime, Topology};
-use e2e::nodes::{Cni, NodeLab, PROBE_IMAGE, ProxyMode, Tieline, enter, tieline};
+use e2e::nodes::{Cni, NodeLab, ProxyMode, Tieline, enter, probes, tieline};
 use e2e::world::{Programs, eventually, repository};
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -59,7 +59,13 @@ fn trial(name: &'static str, test: fn(&mut Reader) -> Result<()>) -> Trial {
             if shared.is_none() {
                 *shared = Some(Reader::start()?);
             }
-            test(shared.as_mut().context("no cluster")?)
+            let reader = shared.as_mut().context("no cluster")?;
+            let result = test(reader);
+            if result.is_err() {
+                Tieline::at(&reader.lab)?.keep_logs(&reader.lab);
+                drop(shared.take());
+            }
+            result
         };
         run().map_err(|error| Failed::from(format!("{error:#}")))
     })
@@ -167,21 +173,9 @@ impl Reader {
     /// Pods on all nodes, and whether each site's first reaches all the others under its own address.
     fn pods_talk(&self) -> Result<()> {
         let nodes = self.lab.running().len();
-        let set = serde_json::json!({
-            "apiVersion": "apps/v1", "kind": "DaemonSet",
-            "metadata": {"name": "everywhere", "namespace": "default"},
-            "spec": {
-                "selector": {"matchLabels": {"app": "everywhere"}},
-                "template": {
-                    "metadata": {"labels": {"app": "everywhere"}},
-                    "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
-                        "name": "probe", "image": PROBE_IMAGE, "imagePullPolicy": "Never",
-                        "args": ["serve", ":8080"],
-                    }]},
-                },
-            },
-        });
-        self.lab.control_plane().apply(&set.to_string())?;
+        self.lab
+            .control_plane()
+            .apply(&probes("everywhere", None))?;
         let pods =
             self.lab
                 .wait_pods("default", "app=everywhere", nodes, Duration::from_secs(60))?;

@@ -2,8 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::nodes::NodeLab;
+use e2e::world::Programs;
+use serde_json::Value;
 
 use super::stage::{PATIENCE, Ranges, Stage, condition, peer_name, until, within};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Lets through what the node's own network needs, and nothing of the mesh.
@@ -89,9 +92,16 @@ fn dropped(
         "nothing is dropped, so the test shows nothing"
     );
 
-    // Word for word.
+    // Word for word, and the same words from doctor.
     let commands: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     ensure!(!commands.is_empty(), "it names no rule to add: {message}");
+    let advice = doctor(stage, node)?;
+    for command in &commands {
+        ensure!(
+            advice.contains(command),
+            "doctor does not say {command}: {advice}"
+        );
+    }
     for command in commands {
         shell(&stage.lab, node, command)?;
     }
@@ -105,4 +115,22 @@ fn dropped(
     open(&stage.lab)?;
     std::thread::sleep(Duration::from_millis(200));
     stage.matrix()
+}
+
+/// What doctor says is to be done about a node's forward chain.
+fn doctor(stage: &Stage, node: &str) -> Result<String> {
+    let output = Command::new(Programs::find()?.cli)
+        .args(["doctor", "-o", "json"])
+        .env("KUBECONFIG", stage.lab.control_plane().kubeconfig())
+        .output()
+        .context("running tieline doctor")?;
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let findings = report["findings"].as_array().context("no findings")?;
+    let place = format!("Node {node}");
+    let found = findings
+        .iter()
+        .find(|it| it["id"] == "forward-drop" && it["where"] == place.as_str());
+    let found = found.with_context(|| format!("doctor is silent about {place}: {report}"))?;
+    Ok(found["action"].as_str().unwrap_or_default().to_owned())
 }

@@ -62,6 +62,7 @@ pub(crate) fn within(ranges: Ranges, test: impl FnOnce(&mut Stage) -> Result<()>
     let (_, stage) = shared.as_mut().context("no cluster")?;
     let result = test(stage);
     if result.is_err() {
+        stage.tieline.keep_logs(&stage.lab);
         drop(shared.take());
     }
     result
