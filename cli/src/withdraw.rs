@@ -4,6 +4,7 @@
 //!  delete ClusterLinks ─► the operator removes plans and Peers ─► agents take the mesh out of their kernels
 //!                                                                     │ only with --cleanup-pod:
 //!  every cleanup pod succeeded ◄─ one such pod a ready node ◄─────────┴─ delete the agents, wait until they are gone
+//!    │                            an Event on every other node: the log of this program may be gone before anybody reads it
 //!    │ only with --delete-mesh-namespace:
 //!    └─► delete it, wait until it is gone: an install that comes next would find it ending, and fail
 //! ```
@@ -13,7 +14,10 @@
 use crate::connect::{Connection, client};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, ObjectReference, Pod};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use std::collections::BTreeMap;
@@ -26,6 +30,12 @@ use tieline_crds::{ClusterLink, NetworkPlan, Peer};
 const PAUSE: Duration = Duration::from_millis(500);
 /// Label that the cleanup pods of one run share.
 const RUN_LABEL: &str = "tieline.dev/withdraw";
+/// Where Events about objects without namespace live.
+const EVENTS: &str = "default";
+/// What an Event says of a node that keeps its part of the mesh.
+const LEFT: &str = "Tieline was withdrawn while this node was not ready: the node keeps the devices tie*, the guard that makes planned \
+    ranges unreachable, the unit tieline-guard.service, and the folder with its private keys. On the node, as root, with the program \
+    of Tieline's image: tieline-agent cleanup";
 
 /// Flags of `tieline withdraw`.
 #[derive(Debug, clap::Args)]
@@ -200,6 +210,9 @@ async fn clean_nodes(
         .into_iter()
         .filter(|(_, node)| fits(&wanted, &node.labels))
         .partition(|(_, node)| node.ready);
+    for (node, facts) in &silent {
+        tell(client, node, facts).await;
+    }
     let run = ListParams::default().labels(RUN_LABEL);
     // Those of a run that was cut off.
     remove(&pods, &run, deadline).await?;
@@ -241,6 +254,38 @@ async fn clean_nodes(
     Ok(())
 }
 
+/// Leaves word of a node that is not cleaned. One that is refused is no reason to stop: what else there is gets clean.
+async fn tell(client: &Client, node: &str, facts: &NodeFacts) {
+    let api: Api<Event> = Api::namespaced(client.clone(), EVENTS);
+    let event = not_cleaned(node, facts, Timestamp::now());
+    if let Err(error) = api.create(&PostParams::default(), &event).await {
+        println!("cannot leave an Event on node {node}: {error}");
+    }
+}
+
+fn not_cleaned(node: &str, facts: &NodeFacts, now: Timestamp) -> Event {
+    let mut event = Event {
+        action: Some("Withdraw".into()),
+        event_time: Some(MicroTime(now)),
+        note: Some(LEFT.into()),
+        reason: Some("TielineNotCleaned".into()),
+        regarding: Some(ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(node.to_owned()),
+            uid: facts.uid.clone(),
+            ..ObjectReference::default()
+        }),
+        reporting_controller: Some("tieline.dev/withdraw".into()),
+        reporting_instance: Some("tieline".into()),
+        type_: Some("Warning".into()),
+        ..Event::default()
+    };
+    event.metadata.generate_name = Some("tieline-not-cleaned-".into());
+    event.metadata.namespace = Some(EVENTS.into());
+    event
+}
+
 async fn remove(pods: &Api<Pod>, run: &ListParams, deadline: Instant) -> Result<()> {
     for pod in pods
         .list(run)
@@ -274,6 +319,7 @@ fn cleanup_pod(template: &Pod, node: &str) -> Pod {
 }
 
 struct NodeFacts {
+    uid: Option<String>,
     ready: bool,
     labels: BTreeMap<String, String>,
 }
@@ -284,6 +330,7 @@ async fn nodes(client: &Client) -> Result<BTreeMap<String, NodeFacts>> {
         .await
         .context("cannot list nodes")?;
     let facts = |node: Node| NodeFacts {
+        uid: node.uid(),
         ready: node
             .status
             .iter()
@@ -418,6 +465,28 @@ mod tests {
         assert!(!fits(&labels("linux"), &labels("windows")));
         assert!(!fits(&labels("linux"), &BTreeMap::new()));
         assert!(fits(&BTreeMap::new(), &labels("linux")));
+    }
+
+    #[test]
+    fn a_node_that_is_not_cleaned_gets_an_event_that_the_server_takes() {
+        let facts = NodeFacts {
+            uid: Some("1-2-3".into()),
+            ready: false,
+            labels: BTreeMap::new(),
+        };
+        let event = not_cleaned("paris-1", &facts, Timestamp::UNIX_EPOCH);
+        let about = event.regarding.unwrap();
+        assert_eq!(
+            (about.name.as_deref(), about.uid.as_deref()),
+            (Some("paris-1"), Some("1-2-3"))
+        );
+        let note = event.note.unwrap();
+        assert!(note.ends_with("tieline-agent cleanup"), "{note}");
+        assert!(
+            note.len() <= 1024,
+            "{} bytes are too many for a note",
+            note.len()
+        );
     }
 
     #[tokio::test]

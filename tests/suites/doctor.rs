@@ -1,4 +1,4 @@
-//! `tieline doctor` and `tieline gather`, the programs as they are built, against a real API server.
+//! `tieline doctor`, `tieline gather` and `tieline withdraw`, the programs as they are built, against a real API server.
 //!
 //! One control plane on loopback, which is changed from test to test: they run in the order that they stand in.
 
@@ -8,6 +8,8 @@ mod bundle;
 mod diagnosis;
 #[path = "doctor/support.rs"]
 mod support;
+#[path = "doctor/withdraw.rs"]
+mod withdraw;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let trials = diagnosis::tests()
         .into_iter()
         .chain(bundle::tests())
+        .chain(withdraw::tests())
         .map(|(sentence, test)| {
             let stage = Arc::clone(&stage);
             Trial::test(sentence, move || match stage.as_ref() {

@@ -1,0 +1,52 @@
+//! What withdraw leaves behind where it could not clean.
+
+use crate::support::{Stage, Tests};
+use anyhow::{Result, ensure};
+
+pub(crate) fn tests() -> Tests {
+    vec![(
+        "withdraw: a node that is not ready is told of by an Event with the command to run there",
+        not_cleaned,
+    )]
+}
+
+fn not_cleaned(stage: &Stage) -> Result<()> {
+    // Nobody leads here, so what the operator would remove must not be there.
+    stage.kubectl(&[
+        "delete",
+        "clusterlinks.tieline.dev,networkplans.tieline.dev,peers.tieline.dev",
+        "--all",
+        "-n",
+        "tieline-system",
+    ])?;
+    let pod = stage.folder().join("cleanup.yaml");
+    std::fs::write(
+        &pod,
+        "{apiVersion: v1, kind: Pod, spec: {containers: [{name: c, image: none.invalid/none}]}}",
+    )?;
+    // No kubelet says that a node is ready, so no pod is started.
+    let run = stage.tieline(&[
+        "withdraw",
+        "--yes",
+        "--timeout=20",
+        "--cleanup-pod",
+        &pod.display().to_string(),
+    ])?;
+    ensure!(
+        run.code == Some(0),
+        "exit code {:?}: {}{}",
+        run.code,
+        run.output,
+        run.errors
+    );
+    ensure!(
+        run.output.contains("not ready, so not cleaned: a"),
+        "{}",
+        run.output
+    );
+    let told = stage.kubectl(&["describe", "node", "a"])?;
+    for word in ["TielineNotCleaned", "tieline-agent cleanup"] {
+        ensure!(told.contains(word), "{word} is not in {told}");
+    }
+    Ok(())
+}
