@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command-line program prints
 
+mod conditions;
 mod connect;
 mod doctor;
 mod files;
@@ -55,7 +56,7 @@ enum Command {
     NodeConfig(node_config::NodeConfigArgs),
     /// Show members, paths, and who is not ready and why.
     #[command(
-        after_help = "Exit code: 0 all links ready, 1 not.\n\nExamples:\n  tieline status\n  tieline status -o json --kubeconfig lab.kubeconfig | jq .links"
+        after_help = "Exit code: 0 there is a link and all are ready, 1 not.\n\nExamples:\n  tieline status\n  tieline status -o json --kubeconfig lab.kubeconfig | jq .links"
     )]
     Status(status::StatusArgs),
     /// Look for what keeps a mesh from working, before an installation and after it. Changes nothing.

@@ -2,6 +2,7 @@
 //!
 //! Reads only. Everything shown stands in the objects' status; nothing is computed here that `kubectl` would not show too.
 
+use crate::conditions::{is_bad, words};
 use crate::connect::{Connection, client};
 use crate::table::table;
 use anyhow::{Context, Result};
@@ -33,7 +34,7 @@ pub(crate) enum StatusOutput {
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
-    /// Whether every link is ready.
+    /// Whether there is a link, and every one is ready.
     pub ready: bool,
     /// Links.
     pub links: Vec<LinkRow>,
@@ -57,7 +58,7 @@ pub(crate) struct LinkRow {
     pub paths: String,
     /// Plan revision.
     pub revision: Option<u64>,
-    /// What keeps it from being ready: conditions that are not True, then members.
+    /// What keeps it from being ready: conditions that are not as they should be, then members.
     pub problems: Vec<String>,
 }
 
@@ -93,7 +94,7 @@ pub(crate) struct NodeRow {
     pub backend: Option<String>,
     /// Its agent's version.
     pub version: Option<String>,
-    /// Its agent's conditions that are not True, in words.
+    /// Its agent's conditions that are not as they should be, in words.
     pub problems: Vec<String>,
 }
 
@@ -121,18 +122,24 @@ pub(crate) async fn read(args: &StatusArgs) -> Result<Status> {
                 args.connection.namespace
             )
         })?;
-    let links: Vec<LinkRow> = links.iter().map(link_row).collect();
-    Ok(Status {
-        ready: links.iter().all(|link| link.ready),
-        links,
-        vpns: vpns.iter().map(vpn_row).collect(),
-        nodes: peers.iter().map(node_row).collect(),
-    })
+    Ok(Status::new(&links.items, &vpns.items, &peers.items))
+}
+
+impl Status {
+    fn new(links: &[ClusterLink], vpns: &[VpnAttachment], peers: &[Peer]) -> Self {
+        let links: Vec<LinkRow> = links.iter().map(link_row).collect();
+        Self {
+            ready: !links.is_empty() && links.iter().all(|link| link.ready),
+            links,
+            vpns: vpns.iter().map(vpn_row).collect(),
+            nodes: peers.iter().map(node_row).collect(),
+        }
+    }
 }
 
 fn link_row(link: &ClusterLink) -> LinkRow {
     let status = link.status.clone().unwrap_or_default();
-    let mut problems = not_true(&status.conditions);
+    let mut problems = bad(&status.conditions);
     problems.extend(
         status
             .not_ready
@@ -175,7 +182,7 @@ fn vpn_row(vpn: &VpnAttachment) -> VpnRow {
 
 fn node_row(peer: &Peer) -> NodeRow {
     let status = peer.status.clone().unwrap_or_default();
-    let mut problems = not_true(&status.conditions);
+    let mut problems = bad(&status.conditions);
     if status.keys.is_empty() {
         problems.push("its agent has not reported yet".into());
     }
@@ -193,16 +200,11 @@ fn node_row(peer: &Peer) -> NodeRow {
     }
 }
 
-fn not_true(conditions: &[Condition]) -> Vec<String> {
+fn bad(conditions: &[Condition]) -> Vec<String> {
     conditions
         .iter()
-        .filter(|condition| condition.status != "True")
-        .map(|condition| {
-            format!(
-                "{} is {}: {}: {}",
-                condition.type_, condition.status, condition.reason, condition.message
-            )
-        })
+        .filter(|it| is_bad(it))
+        .map(words)
         .collect()
 }
 
@@ -293,11 +295,44 @@ pub(crate) fn text(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn without_a_link_the_next_step_is_named() {
-        assert!(text(&Status::default()).contains("tieline plan -f"));
+        let status = Status::new(&[], &[], &[]);
+        assert!(text(&status).contains("tieline plan -f"));
+        assert!(!status.ready, "nothing is not ready");
+    }
+
+    #[test]
+    fn conditions_that_are_bad_when_true_are_told() {
+        let condition = |kind: &str, status: &str| -> Condition {
+            serde_json::from_value(serde_json::json!({
+                "type": kind, "status": status, "reason": "Why", "message": "because",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }))
+            .unwrap()
+        };
+        let mut peer = Peer::new("shop.a", tieline_crds::PeerSpec::default());
+        peer.status = Some(tieline_crds::PeerStatus {
+            conditions: vec![
+                condition("Ready", "True"),
+                condition("Applied", "False"),
+                condition("ForwardDropped", "True"),
+                condition("RevisionRefused", "False"),
+            ],
+            ..Default::default()
+        });
+        let problems = node_row(&peer).problems.join("\n");
+        for (kind, told) in [
+            ("Ready", false),
+            ("Applied", true),
+            ("ForwardDropped", true),
+            ("RevisionRefused", false),
+        ] {
+            assert_eq!(problems.contains(kind), told, "{kind}: {problems}");
+        }
     }
 
     #[test]

@@ -202,11 +202,11 @@ impl Linux {
         {
             return Ok(drops.clone());
         }
-        let mut drops = surroundings::forward_drops(&nft::list_chains().await?);
-        for chain in drops.clone() {
+        let mut drops = BTreeSet::new();
+        for (chain, by_policy) in surroundings::forward_chains(&nft::list_chains().await?) {
             let rules = nft::list_chain(&chain).await;
-            if rules.is_some_and(|rules| surroundings::lets_mesh_pass(&rules)) {
-                drops.remove(&chain);
+            if surroundings::forward_drops(by_policy, rules.as_ref()) {
+                drops.insert(chain);
             }
         }
         self.forward_drops = basis.map(|basis| (basis, drops.clone()));

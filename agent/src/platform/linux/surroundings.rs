@@ -159,8 +159,8 @@ fn link_local(address: IpAddr) -> bool {
     }
 }
 
-/// Base chains on the forward hook that drop by default, except our own.
-pub(super) fn forward_drops(chains: &serde_json::Value) -> BTreeSet<String> {
+/// Base chains on the forward hook, except our own, and whether their policy drops.
+pub(super) fn forward_chains(chains: &serde_json::Value) -> BTreeMap<String, bool> {
     let entries = chains["nftables"]
         .as_array()
         .map(Vec::as_slice)
@@ -168,19 +168,46 @@ pub(super) fn forward_drops(chains: &serde_json::Value) -> BTreeSet<String> {
     entries
         .iter()
         .map(|entry| &entry["chain"])
-        .filter(|chain| {
-            chain["hook"] == "forward" && chain["policy"] == "drop" && chain["table"] != "tieline"
-        })
+        .filter(|chain| chain["hook"] == "forward" && chain["table"] != "tieline")
         .map(|chain| {
             let text = |field: &str| chain[field].as_str().unwrap_or("?").to_owned();
-            format!("{} {} {}", text("family"), text("table"), text("name"))
+            let name = format!("{} {} {}", text("family"), text("table"), text("name"));
+            (name, chain["policy"] == "drop")
         })
         .collect()
 }
 
+/// Whether a chain on the forward hook drops our traffic: by its policy or by a rule without condition, and no rule of it lets the
+/// mesh pass. What the chains do that it jumps to is not looked at. Without its rules its policy decides.
+pub(super) fn forward_drops(by_policy: bool, chain: Option<&serde_json::Value>) -> bool {
+    match chain {
+        None => by_policy,
+        Some(chain) => (by_policy || drops_the_rest(chain)) && !lets_mesh_pass(chain),
+    }
+}
+
+/// Whether a rule drops or rejects whatever comes to it, as the last one of firewalld's and of many iptables files does.
+fn drops_the_rest(chain: &serde_json::Value) -> bool {
+    let entries = chain["nftables"].as_array().into_iter().flatten();
+    entries
+        .filter_map(|entry| entry["rule"]["expr"].as_array())
+        .any(|rule| {
+            let mut parts = rule
+                .iter()
+                .filter(|part| part.get("counter").is_none() && part.get("log").is_none());
+            parts.next().is_some_and(refuses) && parts.next().is_none()
+        })
+}
+
+fn refuses(part: &serde_json::Value) -> bool {
+    // iptables' own reject is an extension, which nft knows by name alone.
+    let extension = part["xt"]["type"] == "target" && part["xt"]["name"] == "REJECT";
+    extension || part.get("drop").is_some() || part.get("reject").is_some()
+}
+
 /// Whether a chain accepts all that comes in by our devices and all that goes out by them, as [`crate::report`] asks for. What
 /// its other rules say is not looked at.
-pub(super) fn lets_mesh_pass(chain: &serde_json::Value) -> bool {
+fn lets_mesh_pass(chain: &serde_json::Value) -> bool {
     let entries = chain["nftables"]
         .as_array()
         .map(Vec::as_slice)
@@ -247,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn only_others_forward_chains_that_drop_are_told() {
+    fn only_others_forward_chains_are_looked_at() {
         let chains = serde_json::json!({"nftables": [
             {"metainfo": {}},
             {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}},
@@ -256,9 +283,48 @@ mod tests {
             {"chain": {"family": "inet", "table": "tieline", "name": "forw", "hook": "forward", "policy": "drop"}},
         ]});
         assert_eq!(
-            forward_drops(&chains),
-            BTreeSet::from(["ip filter FORWARD".to_owned()])
+            forward_chains(&chains),
+            BTreeMap::from([
+                ("ip filter FORWARD".to_owned(), true),
+                ("ip6 filter FORWARD".to_owned(), false),
+            ])
         );
+    }
+
+    #[test]
+    fn a_chain_drops_by_its_policy_or_by_a_rule_without_condition() {
+        let chain = |rules: &[serde_json::Value]| {
+            let rules = rules
+                .iter()
+                .map(|expr| serde_json::json!({"rule": {"expr": expr}}));
+            let entries: Vec<_> = std::iter::once(serde_json::json!({"chain": {"name": "c"}}))
+                .chain(rules)
+                .collect();
+            serde_json::json!({"nftables": entries})
+        };
+        // As `nft -j list chain` of nft 1.0.6 prints those of firewalld and of iptables.
+        let jump = serde_json::json!([{"jump": {"target": "filter_FORWARD_ZONES"}}]);
+        let reject = serde_json::json!([{"reject": {"type": "icmpx", "expr": "admin-prohibited"}}]);
+        let counter = serde_json::json!({"counter": {"packets": 0, "bytes": 0}});
+        let target = serde_json::json!([counter, {"xt": {"type": "target", "name": "REJECT"}}]);
+        let logged = serde_json::json!([{"log": {"prefix": "forward "}}, {"drop": null}]);
+        let invalid = serde_json::json!([{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "invalid"}}, {"drop": null}]);
+        let pass = ["iifname", "oifname"].map(|way| {
+            serde_json::json!([{"match": {"op": "==", "left": {"meta": {"key": way}}, "right": "tie*"}}, {"accept": null}])
+        });
+        for last in [&reject, &target, &logged] {
+            assert!(
+                forward_drops(false, Some(&chain(&[jump.clone(), last.clone()]))),
+                "{last}"
+            );
+            let cured = [&pass[..], &[jump.clone(), last.clone()]].concat();
+            assert!(!forward_drops(false, Some(&chain(&cured))), "{last}");
+        }
+        for rules in [vec![], vec![jump], vec![invalid]] {
+            assert!(!forward_drops(false, Some(&chain(&rules))), "{rules:?}");
+            assert!(forward_drops(true, Some(&chain(&rules))), "{rules:?}");
+        }
+        assert!(forward_drops(true, None) && !forward_drops(false, None));
     }
 
     #[test]

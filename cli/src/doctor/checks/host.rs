@@ -48,9 +48,39 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         );
     }
     if all.is_empty() {
-        all.push(Finding::ok(ID, "forwarding, other firewalls, reverse-path filter, MTU and clocks are in order on every node"));
+        all.push(Finding::ok(ID, in_order(peers)));
     }
     all
+}
+
+/// What was looked at and is in order; no more than that.
+fn in_order(peers: &[Peer]) -> String {
+    let hosts = || {
+        peers.iter().filter_map(|peer| {
+            let host = peer.status.as_ref()?.host.as_ref()?;
+            Some((peer, host))
+        })
+    };
+    let mut parts = vec![
+        "on every node: no forward chain of nftables drops what none of its rules accepts (what it jumps to, and iptables-legacy, were not looked at)",
+    ];
+    if hosts().all(|(peer, host)| tells_forwarding(peer, host)) {
+        parts.push("packets are forwarded");
+    }
+    if hosts().all(|(_, host)| !host.underlay.is_empty()) {
+        parts.push("MTU and reverse-path filter are in order");
+    }
+    parts.push("no agent tells of a clock that is off");
+    parts.join("; ")
+}
+
+/// Whether the agent says so for every family that the node's pods have.
+fn tells_forwarding(peer: &Peer, host: &HostFacts) -> bool {
+    let cidrs = &peer.spec.pod_cidrs;
+    let needs = |ipv6: bool| cidrs.iter().any(|cidr| cidr.contains(':') == ipv6);
+    !cidrs.is_empty()
+        && (!needs(false) || host.forwards_ipv4 == Some(true))
+        && (!needs(true) || host.forwards_ipv6 == Some(true))
 }
 
 fn at(peer: &Peer) -> String {
@@ -73,7 +103,7 @@ fn forward_drops(peer: &Peer) -> Option<Finding> {
         )
     } else {
         let message = format!(
-            "other forward chains drop by default, which Tieline cannot override: {}",
+            "other forward chains drop what none of their rules accepts, which Tieline cannot override: {}",
             some(told)
         );
         Finding::problem(ID, message).todo(format!(

@@ -1,14 +1,11 @@
 //! What our objects say of themselves: conditions, plans that are not applied, paths and sessions that are down.
 
 use super::{Facts, Finding, read};
+use crate::conditions::{is_bad, words};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_crds::{Condition, Peer};
 
-/// Conditions that are good news when they are False or absent.
-const BAD_WHEN_TRUE: &[&str] = &["RevisionRefused", "ForwardDropped", "Frozen"];
-/// Conditions that are neither good nor bad.
-const NEUTRAL: &[&str] = &["InUse"];
 /// Conditions that another check says better.
 const TOLD_ELSEWHERE: &[&str] = &["ForwardDropped", "PathsUp"];
 
@@ -119,23 +116,10 @@ fn conditions_of(place: &str, conditions: &[Condition], help: &str) -> Vec<Findi
     let mut told = BTreeSet::new();
     conditions
         .iter()
-        .filter(|it| {
-            !NEUTRAL.contains(&it.type_.as_str()) && !TOLD_ELSEWHERE.contains(&it.type_.as_str())
-        })
-        .filter(|it| {
-            let good = if BAD_WHEN_TRUE.contains(&it.type_.as_str()) {
-                "False"
-            } else {
-                "True"
-            };
-            it.status != good
-        })
+        .filter(|it| is_bad(it) && !TOLD_ELSEWHERE.contains(&it.type_.as_str()))
         .filter(|it| told.insert(&it.message))
         .map(|it| {
-            let message = format!(
-                "{} is {}: {}: {}",
-                it.type_, it.status, it.reason, it.message
-            );
+            let message = words(it);
             let finding = if it.status == "Unknown" {
                 Finding::warning("conditions", message)
             } else {

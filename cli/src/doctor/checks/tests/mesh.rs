@@ -43,6 +43,36 @@ fn a_chain_that_drops_is_told_once_with_the_rules_to_add() {
 }
 
 #[test]
+fn of_hosts_only_what_they_tell_is_said_to_be_in_order() {
+    let with = |host: Value| {
+        let mut told = peer("a", "1.0.0", json!([]));
+        told["spec"]["podCidrs"] = json!(["10.1.0.0/24", "fd01::/64"]);
+        told["status"]["host"] = host;
+        let facts = Facts {
+            peers: objects([told]),
+            ..Facts::empty()
+        };
+        let finding = only(&facts, "host");
+        assert_eq!(finding.severity, Severity::Ok);
+        finding.message
+    };
+    let little = with(json!({"forwardsIpv4": true}));
+    for word in ["are forwarded", "MTU", "clocks are"] {
+        assert!(!little.contains(word), "{little}");
+    }
+    assert!(
+        little.contains("iptables-legacy, were not looked at"),
+        "{little}"
+    );
+    let all = with(
+        json!({"forwardsIpv4": true, "forwardsIpv6": true, "underlay": [{"device": "eth0", "mtu": 1500}]}),
+    );
+    for word in ["are forwarded", "MTU"] {
+        assert!(all.contains(word), "{all}");
+    }
+}
+
+#[test]
 fn paths_that_are_down_are_told_with_endpoints_and_ports() {
     let with = |conditions: Value| Facts {
         peers: objects([peer("a", "1.0.0", conditions)]),
