@@ -22,11 +22,14 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::future::Future;
 use std::time::Duration;
 use tieline_crds::SCHEMA_ANNOTATION;
 
 /// How long the first answer may take: without it there is nothing to look at.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
+/// How long any other answer may take: one that is silent must not hold up the rest.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Objects of one page.
 const PAGE: u32 = 500;
 /// ConfigMaps that tell of CNI and kube-proxy, as namespace and name. They are read by name: no other is looked at.
@@ -62,11 +65,9 @@ pub(crate) async fn collect(client: &Client, namespace: &str, version: &str) -> 
         kubernetes: number(&info),
         clock_ahead: date.map(|date| here.duration_since(date).as_secs()),
         definitions: definitions(client).await,
-        policies: list(Api::all(client.clone()), &ours)
-            .await
+        policies: served(pages(&Api::all(client.clone()), &ours).await)
             .map_err(|e| format!("{}: {e}", cluster("validatingadmissionpolicies"))),
-        bindings: list(Api::all(client.clone()), &ours)
-            .await
+        bindings: served(pages(&Api::all(client.clone()), &ours).await)
             .map_err(|e| format!("{}: {e}", cluster("validatingadmissionpolicybindings"))),
         nodes: list(Api::all(client.clone()), &everywhere)
             .await
@@ -133,10 +134,9 @@ fn number(info: &Info) -> Reading<Kubernetes> {
 async fn definitions(client: &Client) -> Reading<BTreeMap<String, Option<u32>>> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let suffix = format!(".{}", tieline_crds::GROUP);
-    let found = api
-        .list_metadata(&ListParams::default())
+    let found = bounded(api.list_metadata(&ListParams::default()))
         .await
-        .map_err(|error| format!("cannot list customresourcedefinitions: {}", plain(&error)))?;
+        .map_err(|error| format!("cannot list customresourcedefinitions: {error}"))?;
     Ok(found
         .iter()
         .map(|crd| (crd.name_any(), crd))
@@ -153,12 +153,21 @@ async fn kinds<K>(api: Api<K>) -> Reading<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    match pages(&api, &ListParams::default()).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-        other => other.map_err(|error| {
-            let plural = K::plural(&());
-            format!("cannot list {plural}.{}: {}", K::group(&()), plain(&error))
-        }),
+    match served(pages(&api, &ListParams::default()).await) {
+        Ok(found) => Ok(found.unwrap_or_default()),
+        Err(error) => Err(format!(
+            "cannot list {}.{}: {error}",
+            K::plural(&()),
+            K::group(&())
+        )),
+    }
+}
+
+/// What was found, or nothing where the kind is not served.
+fn served<T>(answer: Result<T, Unanswered>) -> Result<Option<T>, Unanswered> {
+    match answer {
+        Err(Unanswered::Refused(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+        other => other.map(Some),
     }
 }
 
@@ -166,18 +175,39 @@ async fn list<K>(api: Api<K>, params: &ListParams) -> Reading<Vec<K>>
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    pages(&api, params).await.map_err(|error| plain(&error))
+    pages(&api, params).await.map_err(|error| error.to_string())
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    /// The server, or the way to it, is silent.
+    #[error("no answer within {} s", ANSWER.as_secs())]
+    Silent,
+    /// The server, or the way to it, says no.
+    #[error("{}", plain(.0))]
+    Refused(kube::Error),
+}
+
+/// Waits for an answer, and not for ever.
+pub(crate) async fn bounded<T>(
+    question: impl Future<Output = kube::Result<T>>,
+) -> Result<T, Unanswered> {
+    match tokio::time::timeout(ANSWER, question).await {
+        Err(_) => Err(Unanswered::Silent),
+        Ok(answer) => answer.map_err(Unanswered::Refused),
+    }
 }
 
 /// All objects, page by page, so that a cluster of thousands of nodes is read in bounded answers.
-pub(crate) async fn pages<K>(api: &Api<K>, params: &ListParams) -> kube::Result<Vec<K>>
+pub(crate) async fn pages<K>(api: &Api<K>, params: &ListParams) -> Result<Vec<K>, Unanswered>
 where
     K: Clone + Debug + DeserializeOwned,
 {
     let mut all = Vec::new();
     let mut params = params.clone().limit(PAGE);
     loop {
-        let page = api.list(&params).await?;
+        let page = bounded(api.list(&params)).await?;
         all.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
@@ -190,10 +220,9 @@ async fn config_maps(client: &Client) -> Reading<BTreeMap<String, BTreeMap<Strin
     let mut all = BTreeMap::new();
     for (namespace, name) in CONFIG_MAPS {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-        let found = api
-            .get_opt(name)
+        let found = bounded(api.get_opt(name))
             .await
-            .map_err(|e| format!("cannot read ConfigMap {namespace}/{name}: {}", plain(&e)))?;
+            .map_err(|error| format!("cannot read ConfigMap {namespace}/{name}: {error}"))?;
         if let Some(found) = found {
             all.insert(
                 format!("{namespace}/{name}"),
@@ -214,9 +243,9 @@ async fn access(client: &Client, namespace: &str) -> Vec<Access> {
     let mut answers = Vec::new();
     for (who, actions) in questions {
         for action in actions {
-            let allowed = ask(client, namespace, who, action)
+            let allowed = bounded(ask(client, namespace, who, action))
                 .await
-                .map_err(|error| plain(&error));
+                .map_err(|error| error.to_string());
             // Who may not ask about others is told so once.
             let refused = allowed.is_err();
             answers.push(Access {

@@ -24,10 +24,10 @@ pub(crate) struct Facts {
     pub clock_ahead: Reading<i64>,
     /// Schema number of each of our definitions that is there; `None`: it has none.
     pub definitions: Reading<BTreeMap<String, Option<u32>>>,
-    /// Admission policies with our label.
-    pub policies: Reading<Vec<ValidatingAdmissionPolicy>>,
-    /// What puts them in force.
-    pub bindings: Reading<Vec<ValidatingAdmissionPolicyBinding>>,
+    /// Admission policies with our label; `None`: the kind is not served.
+    pub policies: Reading<Option<Vec<ValidatingAdmissionPolicy>>>,
+    /// What puts them in force; `None` as above.
+    pub bindings: Reading<Option<Vec<ValidatingAdmissionPolicyBinding>>>,
     /// All nodes.
     pub nodes: Reading<Vec<Node>>,
     /// DaemonSets of all namespaces.
@@ -199,8 +199,8 @@ impl Facts {
             }),
             clock_ahead: Ok(0),
             definitions: Ok(BTreeMap::new()),
-            policies: Ok(Vec::new()),
-            bindings: Ok(Vec::new()),
+            policies: Ok(Some(Vec::new())),
+            bindings: Ok(Some(Vec::new())),
             nodes: Ok(Vec::new()),
             daemon_sets: Ok(Vec::new()),
             deployments: Ok(Vec::new()),

@@ -15,9 +15,9 @@ use crate::table::table;
 use anyhow::Result;
 use serde::Serialize;
 
-pub(crate) use checks::Finding;
-use checks::{Severity, UNREAD};
-pub(crate) use collect::{pages, plain};
+use checks::Severity;
+pub(crate) use checks::{Finding, variable};
+pub(crate) use collect::{bounded, pages, plain};
 
 /// Flags of `tieline doctor`.
 #[derive(Debug, clap::Args)]
@@ -76,12 +76,12 @@ impl Diagnosis {
         }
     }
 
-    /// 0: no problem; 1: problems; 2: no problem was found, and something could not be read.
+    /// 0: no problem; 1: problems; 2: no problem was found, and something could not be looked at.
     #[must_use]
     pub(crate) fn exit_code(&self) -> u8 {
         if self.problems > 0 {
             1
-        } else if self.findings.iter().any(|it| it.id == UNREAD) {
+        } else if self.findings.iter().any(|it| it.unread) {
             2
         } else {
             0
@@ -131,4 +131,27 @@ pub(crate) fn text(diagnosis: &Diagnosis) -> String {
         "\n{problems} problems, {warnings} warnings, {unknown} unknown\n"
     ));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_looked_at_has_a_code_of_its_own() {
+        let ok = || Finding::ok("a", "fine");
+        let code = |more: Vec<Finding>| {
+            let findings = std::iter::once(ok()).chain(more).collect();
+            Diagnosis::new(findings).exit_code()
+        };
+        assert_eq!(code(vec![Finding::unknown("cni", "not recognised")]), 0);
+        assert_eq!(code(vec![Finding::unread("permissions", "forbidden")]), 2);
+        assert_eq!(
+            code(vec![
+                Finding::unread("permissions", "forbidden"),
+                Finding::problem("b", "wrong")
+            ]),
+            1
+        );
+    }
 }

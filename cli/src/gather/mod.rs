@@ -14,6 +14,7 @@ use crate::connect::{Connection, client};
 use crate::doctor;
 use anyhow::{Context, Result};
 use bundle::Bundle;
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, LogParams};
@@ -21,8 +22,10 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Namespace of the mirrors of foreign Peers.
+/// Namespace of the mirrors of foreign Peers, where the agents do not say another.
 const MESH_NAMESPACE: &str = "tieline-mesh";
+/// Variable of the agents that names it.
+const MESH_NAMESPACE_VARIABLE: &str = "TIELINE_MESH_NAMESPACE";
 /// Lines of one log.
 const LOG_LINES: i64 = 5000;
 /// Bytes of one log, before which the kubelet stops.
@@ -140,9 +143,11 @@ pub(crate) async fn gather(args: &GatherArgs, version: &str) -> Result<()> {
         format!("{}\n", serde_json::to_string_pretty(&versions)?),
     );
 
+    let mesh = mesh_namespace(&client, namespace).await;
+    let mesh = mesh.as_str();
     for kind in OURS {
         for namespace in if kind.4 {
-            vec![Some(namespace), Some(MESH_NAMESPACE)]
+            vec![Some(namespace), Some(mesh)]
         } else {
             vec![None]
         } {
@@ -160,7 +165,7 @@ pub(crate) async fn gather(args: &GatherArgs, version: &str) -> Result<()> {
         )
         .await?;
     }
-    for namespace in [namespace, MESH_NAMESPACE] {
+    for namespace in [namespace, mesh] {
         take(
             &client,
             &mut bundle,
@@ -191,6 +196,16 @@ pub(crate) async fn gather(args: &GatherArgs, version: &str) -> Result<()> {
     Ok(())
 }
 
+/// Where mirrors of foreign Peers are: the chart may have been told another namespace.
+async fn mesh_namespace(client: &Client, namespace: &str) -> String {
+    let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+    let agents = doctor::bounded(api.get("tieline-agent")).await.ok();
+    agents
+        .and_then(|set| set.spec?.template.spec)
+        .and_then(|pod| doctor::variable(&pod, MESH_NAMESPACE_VARIABLE))
+        .unwrap_or_else(|| MESH_NAMESPACE.to_owned())
+}
+
 /// Takes all objects of a kind. What may not be read is left out.
 async fn take(
     client: &Client,
@@ -214,7 +229,7 @@ async fn take(
     let found = match doctor::pages(&api, &ListParams::default()).await {
         Ok(found) => found,
         Err(error) => {
-            bundle.leave_out(format!("{path}: {}", redact::text(&doctor::plain(&error))));
+            bundle.leave_out(format!("{path}: {}", redact::text(&error.to_string())));
             return Ok(());
         }
     };
@@ -282,7 +297,7 @@ async fn logs(client: &Client, bundle: &mut Bundle, namespace: &str, most: usize
     let mut pods = match doctor::pages(&api, &ours).await {
         Ok(pods) => pods,
         Err(error) => {
-            bundle.leave_out(format!("logs: {}", redact::text(&doctor::plain(&error))));
+            bundle.leave_out(format!("logs: {}", redact::text(&error.to_string())));
             return;
         }
     };

@@ -34,6 +34,10 @@ pub(crate) fn tests() -> Tests {
             "doctor: a caller without rights gets code 2 and hears what was not read",
             without_rights,
         ),
+        (
+            "doctor: a caller who may read and may not ask about others gets code 2 too",
+            without_questions,
+        ),
         ("doctor: nothing is written", writes_nothing),
     ]
 }
@@ -292,6 +296,37 @@ fn without_rights(stage: &Stage) -> Result<()> {
     found.has("kubernetes-version", "ok", "", &[])?;
     found.has("your-permissions", "warning", "", &["list nodes"])?;
     Ok(())
+}
+
+fn without_questions(stage: &Stage) -> Result<()> {
+    stage.kubectl(&["create", "serviceaccount", "reader", "-n", "default"])?;
+    stage.apply(
+        "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: reader},
+            rules: [{apiGroups: ['*'], resources: ['*'], verbs: [get, list]}]}",
+    )?;
+    stage.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "reader",
+        "--clusterrole=reader",
+        "--serviceaccount=default:reader",
+    ])?;
+    let token = stage.unbound_token("reader", "default")?;
+    let credential = stage.token_kubeconfig("reader", &token)?;
+    let run = stage.tieline_as(&credential, &["doctor", "-o", "json"])?;
+    ensure!(
+        run.code == Some(2),
+        "exit code {:?}: {}{}",
+        run.code,
+        run.output,
+        run.errors
+    );
+    Findings::parse(&run.output)?.has(
+        "permissions",
+        "unknown",
+        "ServiceAccount tieline-operator",
+        &["cannot ask what it may do", "subjectaccessreviews"],
+    )
 }
 
 fn writes_nothing(stage: &Stage) -> Result<()> {

@@ -22,7 +22,8 @@ fn caller(facts: &Facts) -> Finding {
     const ID: &str = "your-permissions";
     let answers = of(facts, Who::Caller);
     if let Some(why) = answers.iter().find_map(|one| one.allowed.as_ref().err()) {
-        return Finding::unknown(ID, format!("cannot ask what you may do: {why}"));
+        return Finding::unread(ID, format!("cannot ask what you may do: {why}"))
+            .todo("run this with a credential that may create selfsubjectaccessreviews, as everybody may by default");
     }
     let denied: Vec<String> = answers
         .iter()
@@ -48,7 +49,7 @@ fn account(facts: &Facts, who: Who, name: &str) -> Vec<Finding> {
     }
     if let Some(why) = answers.iter().find_map(|one| one.allowed.as_ref().err()) {
         return vec![
-            Finding::unknown(ID, format!("cannot ask what it may do: {why}"))
+            Finding::unread(ID, format!("cannot ask what it may do: {why}"))
                 .at(place)
                 .todo("run this with a credential that may create subjectaccessreviews, such as an administrator's"),
         ];

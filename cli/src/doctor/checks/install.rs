@@ -118,11 +118,21 @@ fn definitions(facts: &Facts) -> Vec<Finding> {
                 .todo("helm install tieline …; it changes nothing on a node until a ClusterLink is applied; from then on agents tell of their nodes, so run doctor again"),
         ];
     }
+    // Before an upgrade the newer program finds what the older chart brought: that is as it should be.
+    let lacking = |message: String| {
+        if upgrade_is_ahead(facts) {
+            Finding::warning(ID, format!("{message}; what runs is older than this program, and suits it"))
+                .todo("nothing, when an upgrade comes next: it brings the newer ones; else use the tieline program of the version that is installed")
+        } else {
+            Finding::problem(ID, message).todo(HELP)
+        }
+    };
     let mut all = Vec::new();
     if !missing.is_empty() {
-        all.push(
-            Finding::problem(ID, format!("definitions are missing: {}", some(missing))).todo(HELP),
-        );
+        all.push(lacking(format!(
+            "definitions are missing: {}",
+            some(missing)
+        )));
     }
     for name in wanted.iter().filter(|name| found.contains_key(*name)) {
         let number = found.get(name).copied().flatten();
@@ -135,15 +145,12 @@ fn definitions(facts: &Facts) -> Vec<Finding> {
                     .todo("use the tieline program of the version that is installed"),
             ),
             older => all.push(
-                Finding::problem(
-                    ID,
-                    format!(
-                        "it has {}, and {SCHEMA_NUMBER} is needed: an older schema drops new fields without a word, so operator and agents do not write",
-                        older.map_or_else(|| "no schema number".to_owned(), |number| format!("schema {number}"))
-                    ),
-                )
-                .at(place)
-                .todo(HELP),
+                lacking(format!(
+                    "it has {}, and {SCHEMA_NUMBER} is needed by version {}: an older schema drops new fields without a word, so operators and agents of that version do not write",
+                    older.map_or_else(|| "no schema number".to_owned(), |number| format!("schema {number}")),
+                    facts.version
+                ))
+                .at(place),
             ),
         }
     }
@@ -160,6 +167,12 @@ fn policies(facts: &Facts) -> Vec<Finding> {
     const ID: &str = "admission-policies";
     let (Ok(policies), Ok(bindings)) = (&facts.policies, &facts.bindings) else {
         return Vec::new();
+    };
+    let (Some(policies), Some(bindings)) = (policies, bindings) else {
+        return vec![
+            Finding::problem(ID, "this API server does not serve ValidatingAdmissionPolicies: without them a compromised node can speak for others")
+                .todo("upgrade the control plane, or take what switches them off out of kube-apiserver's --runtime-config"),
+        ];
     };
     if !is_installed(facts) {
         return Vec::new();
@@ -294,8 +307,8 @@ fn stuck(pod: &Pod) -> Option<String> {
     })
 }
 
-fn versions(facts: &Facts) -> Vec<Finding> {
-    const ID: &str = "versions";
+/// The agents' nodes by the version that the agent tells.
+fn agents(facts: &Facts) -> BTreeMap<&str, Vec<String>> {
     let mut by_version: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for peer in read(&facts.peers) {
         if let Some(version) = peer
@@ -309,9 +322,12 @@ fn versions(facts: &Facts) -> Vec<Finding> {
                 .push(peer.spec.node.clone());
         }
     }
-    let mut all = Vec::new();
-    // A digest instead of a tag says nothing about the version.
-    let operators: BTreeSet<String> = read(&facts.deployments)
+    by_version
+}
+
+/// Versions of the operators, as their images' tags say. A digest instead of a tag says nothing about the version.
+fn operators(facts: &Facts) -> BTreeSet<String> {
+    read(&facts.deployments)
         .iter()
         .filter(|it| it.name_any() == "tieline-operator")
         .filter_map(|it| {
@@ -327,7 +343,36 @@ fn versions(facts: &Facts) -> Vec<Finding> {
                     .as_deref()?,
             )
         })
-        .collect();
+        .collect()
+}
+
+/// Whether all that runs is older than this program.
+fn upgrade_is_ahead(facts: &Facts) -> bool {
+    let (agents, operators) = (agents(facts), operators(facts));
+    let mut running = agents
+        .keys()
+        .copied()
+        .chain(operators.iter().map(String::as_str))
+        .peekable();
+    let own = numbers(&facts.version);
+    running.peek().is_some() && running.all(|version| numbers(version) < own)
+}
+
+/// The numbers of a version, without what follows them.
+fn numbers(version: &str) -> Vec<u64> {
+    version
+        .split(['-', '+'])
+        .next()
+        .into_iter()
+        .flat_map(|version| version.split('.'))
+        .map_while(|number| number.parse().ok())
+        .collect()
+}
+
+fn versions(facts: &Facts) -> Vec<Finding> {
+    const ID: &str = "versions";
+    let (by_version, operators) = (agents(facts), operators(facts));
+    let mut all = Vec::new();
     if by_version.len() > 1 {
         let text: Vec<String> = by_version
             .iter()

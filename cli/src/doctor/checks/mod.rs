@@ -15,6 +15,7 @@ mod mesh;
 mod pods;
 
 use super::facts::{Facts, Reading};
+use k8s_openapi::api::core::v1::PodSpec;
 use serde::Serialize;
 
 /// How bad it is.
@@ -47,6 +48,9 @@ pub(crate) struct Finding {
     /// What to do about it; empty: nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub action: String,
+    /// The API server did not answer a question, so the whole is not whole.
+    #[serde(skip)]
+    pub unread: bool,
 }
 
 impl Finding {
@@ -62,6 +66,13 @@ impl Finding {
     pub(crate) fn unknown(id: &'static str, message: impl Into<String>) -> Self {
         Self::new(id, Severity::Unknown, message)
     }
+    /// Unknown, because the API server did not answer.
+    pub(crate) fn unread(id: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            unread: true,
+            ..Self::unknown(id, message)
+        }
+    }
     fn new(id: &'static str, severity: Severity, message: impl Into<String>) -> Self {
         Self {
             id,
@@ -69,6 +80,7 @@ impl Finding {
             place: String::new(),
             message: message.into(),
             action: String::new(),
+            unread: false,
         }
     }
     /// At this object or node.
@@ -96,8 +108,8 @@ pub(crate) fn check(facts: &Facts) -> Vec<Finding> {
     all
 }
 
-/// Identifier of what could not be read: then the answer is not whole.
-pub(crate) const UNREAD: &str = "reading";
+/// Identifier of what could not be read.
+const UNREAD: &str = "reading";
 
 /// What could not be read. The checks that need it say nothing.
 fn unread(facts: &Facts) -> Vec<Finding> {
@@ -124,7 +136,7 @@ fn unread(facts: &Facts) -> Vec<Finding> {
     messages
         .into_iter()
         .map(|message| {
-            Finding::unknown(UNREAD, message.clone())
+            Finding::unread(UNREAD, message.clone())
                 .todo("run this with a credential that may read it, such as an administrator's")
         })
         .collect()
@@ -137,6 +149,15 @@ fn failure<T>(reading: &Reading<T>) -> Option<&String> {
 /// What was read; nothing when it could not be, which is said once for all checks.
 fn read<T>(reading: &Reading<Vec<T>>) -> &[T] {
     reading.as_deref().unwrap_or_default()
+}
+
+/// The value of a variable of a pod, where it is written out.
+pub(crate) fn variable(pod: &PodSpec, name: &str) -> Option<String> {
+    pod.containers
+        .iter()
+        .flat_map(|container| container.env.iter().flatten())
+        .find(|variable| variable.name == name)
+        .and_then(|variable| variable.value.clone())
 }
 
 /// Names that a message lists before it says how many more there are.

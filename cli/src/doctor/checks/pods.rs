@@ -3,7 +3,7 @@
 //! Read from objects that everybody leaves behind: DaemonSets, their ConfigMaps, annotations of nodes, flags of
 //! kube-controller-manager's pod. What is found is said as found; a CNI that leaves no trace is unknown.
 
-use super::{Facts, Finding, read, some};
+use super::{Facts, Finding, read, some, variable};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
 use kube::ResourceExt;
@@ -25,6 +25,11 @@ fn pod_cidrs(facts: &Facts) -> Vec<Finding> {
     let (Ok(nodes), Ok(clusters)) = (&facts.nodes, &facts.clusters) else {
         return Vec::new();
     };
+    let own = own_cluster(facts);
+    let clusters: Vec<&Cluster> = clusters
+        .iter()
+        .filter(|cluster| own.as_ref().is_none_or(|own| *own == cluster.name_any()))
+        .collect();
     if nodes.is_empty() {
         return vec![Finding::warning(ID, "there is no node").todo("join nodes to the cluster")];
     }
@@ -62,7 +67,7 @@ fn pod_cidrs(facts: &Facts) -> Vec<Finding> {
             );
         }
     }
-    let assigned = clusters.iter().any(assigns);
+    let assigned = clusters.iter().any(|cluster| assigns(cluster));
     if !without.is_empty() && !assigned {
         let message = format!("nodes without podCIDR: {}", some(&without));
         let how = "let kube-controller-manager give them (--allocate-node-cidrs), or set spec.pods.assign: true in the Cluster, so that Tieline does";
@@ -97,6 +102,15 @@ fn pod_cidrs(facts: &Facts) -> Vec<Finding> {
         ));
     }
     all
+}
+
+/// The Cluster that this one's nodes are in, as the operator was told. Others' nodes are elsewhere.
+fn own_cluster(facts: &Facts) -> Option<String> {
+    let operator = read(&facts.deployments)
+        .iter()
+        .find(|it| it.name_any() == "tieline-operator")?;
+    let pod = operator.spec.as_ref()?.template.spec.as_ref()?;
+    variable(pod, "TIELINE_CLUSTER_NAME")
 }
 
 fn assigns(cluster: &Cluster) -> bool {
@@ -195,6 +209,9 @@ fn cni(facts: &Facts) -> Vec<Finding> {
     all
 }
 
+const MASQUERADES: &str =
+    "it masquerades what leaves for outside; planned sources are kept all the same";
+
 fn find_cnis(facts: &Facts, sets: &[DaemonSet], nodes: &[Node]) -> Vec<Cni> {
     let maps = facts.config_maps.as_ref().ok();
     let map = |name: &str| maps.and_then(|maps| maps.get(name));
@@ -211,7 +228,9 @@ fn find_cnis(facts: &Facts, sets: &[DaemonSet], nodes: &[Node]) -> Vec<Cni> {
     let mut found = Vec::new();
 
     let flannel = set(&["kube-flannel-ds", "kube-flannel"]);
-    if flannel.is_some() || annotated("flannel.alpha.coreos.com/") {
+    // Canal is Calico's policies on flannel's network: one CNI.
+    let canal = set(&["canal"]).is_some();
+    if !canal && (flannel.is_some() || annotated("flannel.alpha.coreos.com/")) {
         let k3s = nodes.iter().any(is_k3s) && flannel.is_none();
         let backends: BTreeSet<&str> = nodes
             .iter()
@@ -229,30 +248,27 @@ fn find_cnis(facts: &Facts, sets: &[DaemonSet], nodes: &[Node]) -> Vec<Cni> {
         if !backends.is_empty() {
             name.push_str(&format!(" ({})", some(backends)));
         }
-        let masquerades = k3s
-            || flannel.is_some_and(|set| {
-                template(set).any(|word| word == "--ip-masq" || word == "--ip-masq=true")
-            });
-        let masquerade = if masquerades {
-            "it masquerades what leaves for outside; planned sources are kept all the same"
-        } else {
-            "it does not masquerade"
+        let masquerade = match flannel {
+            _ if k3s => MASQUERADES.to_owned(),
+            Some(set) if flannel_masquerades(set) => MASQUERADES.to_owned(),
+            Some(_) => "it does not masquerade".to_owned(),
+            // A program of the host: its flags are nowhere in the API.
+            None => unsaid(),
         };
         found.push(Cni {
             name,
-            masquerade: masquerade.into(),
+            masquerade,
             own_addresses: None,
             proven: true,
         });
     }
     if let Some(set) = set(&["calico-node", "canal"]) {
-        let canal = set.name_any() == "canal";
         let config = map("kube-system/calico-config").and_then(|map| map.get("cni_network_config"));
         let host_local = config.is_some_and(|text| text.contains("host-local"));
         let calico_ipam = config.is_some_and(|text| text.contains("calico-ipam"));
         found.push(Cni {
             name: if canal { "Canal".into() } else { "Calico".into() },
-            masquerade: "its IP pools say whether it masquerades (natOutgoing); planned sources are kept where that is done in iptables or nftables".into(),
+            masquerade: if canal && flannel_masquerades(set) { MASQUERADES.into() } else { "its IP pools say whether it masquerades (natOutgoing); planned sources are kept where that is done in iptables or nftables".into() },
             own_addresses: (calico_ipam && !host_local && !canal).then(|| "ConfigMap calico-config names calico-ipam".to_owned()),
             proven: false,
         });
@@ -305,6 +321,14 @@ fn find_cnis(facts: &Facts, sets: &[DaemonSet], nodes: &[Node]) -> Vec<Cni> {
         }
     }
     found
+}
+
+/// Whether flannel's flags say so. Go's flags take one dash as well as two.
+fn flannel_masquerades(set: &DaemonSet) -> bool {
+    template(set).any(|word| {
+        let flag = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
+        matches!(flag, Some("ip-masq" | "ip-masq=true"))
+    })
 }
 
 fn is_k3s(node: &Node) -> bool {

@@ -155,21 +155,16 @@ fn a_policy_without_a_binding_that_denies_is_not_in_force() {
     let binding = |name: &String, action: &str| json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": [action]}});
     let mut facts = Facts {
         definitions: definitions(tieline_crds::SCHEMA_NUMBER),
-        policies: objects(policies.clone()),
-        bindings: objects(names.iter().map(|name| binding(name, "Deny"))),
+        policies: objects(policies.clone()).map(Some),
+        bindings: objects(names.iter().map(|name| binding(name, "Deny"))).map(Some),
         ..Facts::empty()
     };
     assert_eq!(only(&facts, "admission-policies").severity, Severity::Ok);
-    facts.bindings = objects(names.iter().map(|name| {
-        binding(
-            name,
-            if name.starts_with("ledger") {
-                "Audit"
-            } else {
-                "Deny"
-            },
-        )
-    }));
+    let audited = |name: &String| {
+        let audit = name.starts_with("ledger");
+        binding(name, if audit { "Audit" } else { "Deny" })
+    };
+    facts.bindings = objects(names.iter().map(audited)).map(Some);
     let finding = only(&facts, "admission-policies");
     assert_eq!(finding.severity, Severity::Problem);
     assert!(
@@ -177,11 +172,80 @@ fn a_policy_without_a_binding_that_denies_is_not_in_force() {
         "{}",
         finding.message
     );
-    facts.policies = objects(policies[1..].to_vec());
+    facts.policies = objects(policies[1..].to_vec()).map(Some);
     let all = check(&facts);
     assert!(
         find(&all, "admission-policies")
             .iter()
             .any(|it| it.message.contains("missing: agent-writes-own-peer"))
     );
+    facts.policies = Ok(None);
+    let finding = only(&facts, "admission-policies");
+    assert!(finding.message.contains("not serve"), "{}", finding.message);
+    assert!(!finding.action.contains("credential"), "{}", finding.action);
+}
+
+#[test]
+fn before_an_upgrade_older_definitions_are_no_problem() {
+    let operator = |tag: &str| {
+        json!({"metadata": {"name": "tieline-operator"}, "spec": {"replicas": 1, "selector": {}, "template": {"spec": {"containers": [
+        {"name": "c", "image": format!("tieline.dev/tieline:{tag}")}]}}}})
+    };
+    let with = |program: &str, tag: &str, agents: &[&str]| {
+        let mut found = definitions(tieline_crds::SCHEMA_NUMBER).unwrap();
+        found.insert("sites.tieline.dev".into(), Some(0));
+        found.remove("peers.tieline.dev");
+        Facts {
+            version: program.into(),
+            definitions: Ok(found),
+            deployments: objects([operator(tag)]),
+            peers: objects(
+                agents
+                    .iter()
+                    .map(|version| peer(version, version, json!([]))),
+            ),
+            ..Facts::empty()
+        }
+    };
+    for (what, facts, severity) in [
+        (
+            "all older",
+            with("1.10.0", "1.9.0", &["1.9.0"]),
+            Severity::Warning,
+        ),
+        (
+            "no agents yet",
+            with("1.10.0", "1.9.0", &[]),
+            Severity::Warning,
+        ),
+        ("the same", with("1.9.0", "1.9.0", &[]), Severity::Problem),
+        (
+            "one is new already",
+            with("1.10.0", "1.9.0", &["1.10.0"]),
+            Severity::Problem,
+        ),
+        (
+            "this program is older",
+            with("1.8.0", "1.9.0", &[]),
+            Severity::Problem,
+        ),
+        (
+            "nobody knows what runs",
+            with("1.10.0", "latest", &[]),
+            Severity::Problem,
+        ),
+    ] {
+        let all = check(&facts);
+        let found = find(&all, "definitions");
+        assert_eq!(found.len(), 2, "{what}: {found:#?}");
+        for it in found {
+            assert_eq!(it.severity, severity, "{what}: {}", it.message);
+            assert_eq!(
+                it.action.contains("upgrade comes next"),
+                severity == Severity::Warning,
+                "{what}: {}",
+                it.action
+            );
+        }
+    }
 }

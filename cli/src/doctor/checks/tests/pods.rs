@@ -83,6 +83,29 @@ fn who_gives_pod_cidrs_decides_what_assign_may_be() {
 }
 
 #[test]
+fn another_clusters_assign_says_nothing_of_these_nodes() {
+    let operator = |cluster: &str| {
+        json!({"metadata": {"name": "tieline-operator"}, "spec": {"selector": {}, "template": {"spec": {"containers": [
+        {"name": "c", "env": [{"name": "TIELINE_CLUSTER_NAME", "value": cluster}]}]}}}})
+    };
+    let with = |deployments: Vec<Value>| Facts {
+        nodes: objects([node("a", Some("10.1.0.0/24"), "kube-controller-manager")]),
+        clusters: objects([cluster(true)]),
+        deployments: objects(deployments),
+        ..Facts::empty()
+    };
+    for (deployments, severity) in [
+        (vec![operator("erp")], Severity::Ok),
+        (vec![operator("shop")], Severity::Problem),
+        // An operator that runs outside does not say.
+        (vec![], Severity::Problem),
+    ] {
+        let finding = only(&with(deployments), "pod-cidrs");
+        assert_eq!(finding.severity, severity, "{}", finding.message);
+    }
+}
+
+#[test]
 fn a_controller_manager_that_will_allocate_is_a_problem_before_it_does() {
     let manager = |flag: &str| json!({"metadata": {"name": "kcm"}, "spec": {"containers": [{"name": "c", "command": ["kube-controller-manager", flag]}]}});
     let mut facts = Facts {
@@ -122,6 +145,12 @@ fn cnis_are_known_by_what_they_leave_behind() {
         &["/opt/bin/flanneld", "--ip-masq"],
     );
     let set = |name: &str| daemon_set("kube-system", name, &[]);
+    let single_dash = daemon_set(
+        "kube-flannel",
+        "kube-flannel-ds",
+        &["/opt/bin/flanneld", "-ip-masq"],
+    );
+    let canal = daemon_set("kube-system", "canal", &["/opt/bin/flanneld", "--ip-masq"]);
     for (what, node, sets, maps, severity, says) in [
         (
             "flannel",
@@ -130,6 +159,38 @@ fn cnis_are_known_by_what_they_leave_behind() {
             BTreeMap::new(),
             Severity::Ok,
             "flannel (vxlan); it masquerades",
+        ),
+        (
+            "flannel with one dash",
+            plain(),
+            vec![single_dash],
+            BTreeMap::new(),
+            Severity::Ok,
+            "flannel; it masquerades",
+        ),
+        (
+            "flannel without the flag",
+            plain(),
+            vec![set("kube-flannel-ds")],
+            BTreeMap::new(),
+            Severity::Ok,
+            "flannel; it does not masquerade",
+        ),
+        (
+            "flannel as a program of the host",
+            annotated(backend, "vxlan", "v1.36.3"),
+            vec![],
+            BTreeMap::new(),
+            Severity::Ok,
+            "flannel (vxlan); whether it masquerades is not written",
+        ),
+        (
+            "canal",
+            annotated(backend, "vxlan", "v1.36.3"),
+            vec![canal],
+            BTreeMap::new(),
+            Severity::Warning,
+            "Canal; it masquerades",
         ),
         (
             "k3s",
