@@ -241,8 +241,10 @@ async fn take(
         }
         if *plural == "nodes" {
             value = trimmed(&value);
+            redact::node(&mut value);
+        } else {
+            redact::object(&mut value);
         }
-        redact::object(&mut value);
         objects.push(value);
     }
     bundle.add_objects(&path, &objects)

@@ -58,6 +58,13 @@ const SECRETS: &[(&str, &str)] = &[
         "ZXZlbnQtbWVzc2FnZS1wcml2YXRlLWtleS0xMjM0NTY=",
     ),
     ("password in a condition", "planted-condition-password"),
+    ("argument behind a flag", "planted-argument"),
+    ("value of a header", "planted-header-value"),
+    ("manifest in an annotation", "planted-in-a-manifest"),
+    (
+        "value in quotes in a log line",
+        "planted, with spaces and commas",
+    ),
 ];
 
 fn secret(name: &str) -> &'static str {
@@ -199,11 +206,18 @@ fn plant(stage: &Stage) -> Result<()> {
             secret("annotation that keeps a copy")
         ),
         &format!("example.com/api-token={}", secret("annotation named token")),
+        &format!(
+            "kapp.k14s.io/original={{\"data\": {{\"x\": \"{}\"}}}}",
+            secret("manifest in an annotation")
+        ),
     ])?;
     stage.apply(&format!(
         "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: planted, namespace: tieline-system}}, spec: {{replicas: 0, selector: {{matchLabels: {{a: b}}}},
-           template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: none.invalid/none, env: [{{name: PASS, value: {}}}]}}]}}}}}}}}",
-        secret("value of a variable")
+           template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: none.invalid/none, env: [{{name: PASS, value: {}}}],
+             args: [--vault-token, {}], livenessProbe: {{httpGet: {{port: 80, httpHeaders: [{{name: X-Api, value: {}}}]}}}}}}]}}}}}}}}",
+        secret("value of a variable"),
+        secret("argument behind a flag"),
+        secret("value of a header"),
     ))?;
     stage.apply(&format!(
         "{{apiVersion: v1, kind: Event, metadata: {{name: planted, namespace: tieline-system}}, reason: Planted, type: Warning, message: \"private key {}\",
@@ -233,12 +247,14 @@ impl Kubelet {
              2026-01-01T00:00:02Z GET /apis with Authorization: Bearer {}\n\
              2026-01-01T00:00:03Z token was {}\n\
              2026-01-01T00:00:04Z -----BEGIN PRIVATE KEY-----\n2026-01-01T00:00:04Z {}\n2026-01-01T00:00:04Z -----END PRIVATE KEY-----\n\
-             2026-01-01T00:00:05Z pulled from https://user:{}@registry.example/v2\n",
+             2026-01-01T00:00:05Z pulled from https://user:{}@registry.example/v2\n\
+             2026-01-01T00:00:06Z login with password=\"{}\"\n",
             secret("private key in a log line"),
             secret("bearer token in a log line"),
             secret("web token in a log line"),
             secret("PEM in a log line"),
             secret("password of a URL in a log line"),
+            secret("value in quotes in a log line"),
         );
         std::fs::write(
             logs.join("agent?limitBytes=2097152&tailLines=5000&timestamps=true"),
