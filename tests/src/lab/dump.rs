@@ -68,6 +68,9 @@ impl Dump {
             if sorted {
                 lines.sort();
             }
+            if area == "nft" {
+                lines = by_table(lines);
+            }
             areas.insert(area, lines);
         }
         areas.insert("sysctls", ns.run(|| Ok(settings()))?);
@@ -97,12 +100,14 @@ impl Dump {
             .collect()
     }
 
-    /// What differs from `later`: `-` for lines that are gone, `+` for new ones. Empty means equal.
+    /// What differs from `later`: `-` for lines that are gone, `+` for new ones; where no line is, that their order or count
+    /// does. Empty means equal.
     #[must_use]
     pub fn diff(&self, later: &Self) -> Vec<String> {
         let mut out = Vec::new();
         for (area, before) in &self.areas {
             let after = later.area(area);
+            let found = out.len();
             out.extend(
                 before
                     .iter()
@@ -115,6 +120,9 @@ impl Dump {
                     .filter(|line| !before.contains(line))
                     .map(|line| format!("{area}: +{line}")),
             );
+            if out.len() == found && before != after {
+                out.push(format!("{area}: order or count differs"));
+            }
         }
         out
     }
@@ -130,6 +138,21 @@ impl fmt::Display for Dump {
         }
         Ok(())
     }
+}
+
+/// The tables in the order of their names, each as it is: one that is deleted and made again comes last, and means the same.
+fn by_table(lines: Vec<String>) -> Vec<String> {
+    let mut tables: Vec<Vec<String>> = Vec::new();
+    // nft's warning stands before the table that it is about, and says nothing of the state.
+    let state = |line: &String| !line.starts_with("# Warning: table ");
+    for line in lines.into_iter().filter(state) {
+        match tables.last_mut() {
+            Some(table) if !line.starts_with("table ") => table.push(line),
+            _ => tables.push(vec![line]),
+        }
+    }
+    tables.sort_by(|one, other| one.first().cmp(&other.first()));
+    tables.into_iter().flatten().collect()
 }
 
 /// Drops what changes by itself: interface numbers, MAC addresses, byte counts and life times.
@@ -196,4 +219,44 @@ fn settings() -> Vec<String> {
     }
     lines.sort();
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dump(lines: &[&str]) -> Dump {
+        let lines = lines.iter().map(|&line| line.to_owned()).collect();
+        Dump {
+            areas: BTreeMap::from([("nft", by_table(lines))]),
+        }
+    }
+
+    #[test]
+    fn dumps_differ_by_lines_by_order_and_by_count() {
+        let before = dump(&["table ip a {", "accept", "drop", "}"]);
+        for (later, told) in [
+            (vec!["table ip a {", "accept", "drop", "}"], vec![]),
+            (vec!["table ip a {", "accept", "}"], vec!["nft: -drop"]),
+            (
+                vec!["table ip a {", "drop", "accept", "}"],
+                vec!["nft: order or count differs"],
+            ),
+            (
+                vec!["table ip a {", "accept", "accept", "drop", "}"],
+                vec!["nft: order or count differs"],
+            ),
+        ] {
+            let later = dump(&later);
+            assert_eq!(before.diff(&later), told);
+            assert_eq!(before == later, told.is_empty());
+        }
+    }
+
+    #[test]
+    fn tables_are_compared_in_any_order() {
+        let one = dump(&["table ip a {", "x", "}", "table inet b {", "y", "}"]);
+        let other = dump(&["table inet b {", "y", "}", "table ip a {", "x", "}"]);
+        assert_eq!(one, other);
+    }
 }
