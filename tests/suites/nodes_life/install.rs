@@ -112,7 +112,8 @@ pub(crate) fn upgrade() -> Result<()> {
         ensure!(pings.longest_gap() <= GAP, "a gap above {GAP:?}: {pings}");
         stage.nothing_clear()?;
         stage.nothing_renumbered(&before, None)?;
-        versions(stage)?;
+        // An operator that was replaced may take a moment to end.
+        until(PATIENCE, || versions(stage))?;
         let columns = stage.lab.control_plane().kubectl(&[
             "get",
             "crd",
@@ -143,22 +144,57 @@ fn versions(stage: &Stage) -> Result<()> {
         image.split_whitespace().all(|image| image.ends_with(NEXT)),
         "images: {image}"
     );
-    let node = "paris-1";
-    for (port, metric) in [
-        (21980, "tieline_agent_build_info"),
-        (21981, "tieline_operator_build_info"),
-    ] {
-        let said = stage.lab.lab().node(node)?.ns().run(|| metrics(port));
-        // The operator runs on two of the nodes only.
-        if port == 21981 && said.is_err() {
-            continue;
+    let wanted = kubectl(&[
+        "get",
+        "deployment",
+        "tieline-operator",
+        "-n",
+        super::stage::NAMESPACE,
+        "-o",
+        "jsonpath={.spec.replicas}",
+    ])?;
+    let wanted: usize = wanted.trim().parse().context("the operator's replicas")?;
+    let mut operators = 0;
+    for node in stage.lab.running() {
+        let agent = build(stage, node, AGENT)?
+            .with_context(|| format!("{node}: nobody serves an agent's metrics"))?;
+        let operator = build(stage, node, OPERATOR)?;
+        operators += usize::from(operator.is_some());
+        for line in operator.iter().chain([&agent]) {
+            ensure!(
+                line.contains(&format!("version=\"{NEXT}\"")),
+                "{node}: {line}"
+            );
         }
-        let said = said?;
-        let line = said.lines().find(|line| line.starts_with(metric));
-        let line = line.with_context(|| format!("no {metric}"))?;
-        ensure!(line.contains(&format!("version=\"{NEXT}\"")), "{line}");
     }
+    ensure!(
+        operators == wanted,
+        "{operators} operators answer, of {wanted}"
+    );
     Ok(())
+}
+
+/// Where a program serves its metrics, and which of them says what it is.
+const AGENT: (u16, &str) = (21980, "tieline_agent_build_info");
+const OPERATOR: (u16, &str) = (21981, "tieline_operator_build_info");
+
+/// What a program on a node says it is; nothing where nobody listens.
+fn build(stage: &Stage, node: &str, (port, metric): (u16, &str)) -> Result<Option<String>> {
+    let said = match stage.lab.lab().node(node)?.ns().run(|| metrics(port)) {
+        Err(error) if nobody_listens(&error) => return Ok(None),
+        said => said?,
+    };
+    let line = said.lines().find(|line| line.starts_with(metric));
+    let line = line.with_context(|| format!("{node}: no {metric} on port {port}"))?;
+    Ok(Some(line.to_owned()))
+}
+
+fn nobody_listens(error: &anyhow::Error) -> bool {
+    let refused = std::io::ErrorKind::ConnectionRefused;
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == refused)
 }
 
 /// A program's metrics, on the loopback of its host.
