@@ -16,6 +16,10 @@ pub(crate) fn tests() -> Tests {
         ),
         ("gather: a file that exists is not replaced", exists),
         (
+            "gather: the namespace of mirrors is the one that the agents are told",
+            mesh_namespace,
+        ),
+        (
             "gather: what may not be read is left out and named",
             without_rights,
         ),
@@ -352,6 +356,26 @@ fn exists(stage: &Stage) -> Result<()> {
         std::fs::read_to_string(&path)? == "mine",
         "the file was replaced"
     );
+    Ok(())
+}
+
+fn mesh_namespace(stage: &Stage) -> Result<()> {
+    let path = stage.folder().join("mesh.tar.gz");
+    let output = path.display().to_string();
+    stage.apply(
+        "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: tieline-agent, namespace: tieline-system},
+          spec: {selector: {matchLabels: {a: agent}}, template: {metadata: {labels: {a: agent}}, spec: {nodeSelector: {no: where},
+            containers: [{name: agent, image: none.invalid/none, env: [{name: TIELINE_MESH_NAMESPACE, value: mesh-copies}]}]}}}}",
+    )?;
+    let run = stage.tieline(&["gather", "-o", &output, "--pods=0"])?;
+    stage.kubectl(&["delete", "-n", "tieline-system", "daemonset/tieline-agent"])?;
+    ensure!(run.code == Some(0), "{}", run.errors);
+    for (file, taken) in [
+        ("objects/peers-mesh-copies.yaml", true),
+        ("objects/peers-tieline-mesh.yaml", false),
+    ] {
+        ensure!(run.output.contains(file) == taken, "{file}: {}", run.output);
+    }
     Ok(())
 }
 
