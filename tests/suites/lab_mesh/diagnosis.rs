@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::three_sites;
 
-/// What doctor says of a mesh that works, and of a chain that drops on one host.
+/// What doctor says of a mesh that works, and of chains that drop on one host.
 pub(crate) fn diagnosis() -> Result<()> {
     three_sites(|world| {
         let patience = Duration::from_secs(90);
@@ -36,48 +36,86 @@ pub(crate) fn diagnosis() -> Result<()> {
         })?;
         told_by_every_host(world)?;
 
-        let nft = |text: &str| -> Result<()> {
-            let status = Command::new("ip")
-                .args(["netns", "exec", "paris-1", "nft", text])
-                .status()
-                .context("run nft")?;
-            ensure!(status.success(), "nft {text}");
-            Ok(())
-        };
-        nft(
-            "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
-        )?;
-        let told = eventually("doctor names the chain", patience, || {
-            let findings = doctor(world)?;
-            let drop = findings
-                .iter()
-                .find(|it| it["id"] == "forward-drop" && it["where"] == "Node paris-1");
-            let drop = drop.with_context(|| format!("{:#?}", problems(&findings)))?;
-            Ok(drop["action"].as_str().unwrap_or_default().to_owned())
-        });
-        // The rules that doctor names, in nft's words.
-        let cured = told.and_then(|told| {
-            for device in ["iifname", "oifname"] {
-                nft(&format!(
-                    "insert rule ip filter FORWARD {device} \"tie*\" accept"
-                ))?;
-            }
-            eventually("doctor is content with the rules", patience, || {
-                let findings = doctor(world)?;
-                let drops = findings.iter().any(|it| it["id"] == "forward-drop");
-                ensure!(!drops, "{:#?}", problems(&findings));
-                Ok(())
-            })?;
-            Ok(told)
-        });
-        nft("delete table ip filter")?;
-        let told = cured?;
-        ensure!(
-            told.contains("iptables -I FORWARD -i tie+ -j ACCEPT"),
-            "{told}"
-        );
+        for fault in FAULTS {
+            told_and_cured(world, fault, patience)?;
+        }
         Ok(())
     })
+}
+
+/// A firewall of a host that drops what is forwarded.
+struct Fault {
+    table: &'static str,
+    chain: &'static str,
+    /// What makes its only chain.
+    rules: &'static str,
+    /// One of the rules to add, as doctor names it.
+    remedy: &'static str,
+}
+
+const FAULTS: &[Fault] = &[
+    Fault {
+        table: "ip filter",
+        chain: "FORWARD",
+        rules: "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
+        remedy: "iptables -I FORWARD -i tie+ -j ACCEPT",
+    },
+    // firewalld's has an innocent policy, and a last rule.
+    Fault {
+        table: "inet firewalld",
+        chain: "filter_FORWARD",
+        rules: "add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; policy accept; }; \
+                add rule inet firewalld filter_FORWARD ct state established accept; \
+                add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited",
+        remedy: "nft insert rule inet firewalld filter_FORWARD iifname \"tie*\" accept",
+    },
+];
+
+/// Doctor names the chain and what to do, and is content when that is done.
+fn told_and_cured(world: &World, fault: &Fault, patience: Duration) -> Result<()> {
+    let Fault {
+        table,
+        chain,
+        rules,
+        remedy,
+    } = fault;
+    nft(&format!("add table {table}; {rules}"))?;
+    let told = eventually("doctor names the chain", patience, || {
+        let findings = doctor(world)?;
+        let drop = findings
+            .iter()
+            .find(|it| it["id"] == "forward-drop" && it["where"] == "Node paris-1");
+        let drop = drop.with_context(|| format!("{:#?}", problems(&findings)))?;
+        Ok(drop["action"].as_str().unwrap_or_default().to_owned())
+    });
+    // The rules that doctor names, in nft's words.
+    let cured = told.and_then(|told| {
+        for device in ["iifname", "oifname"] {
+            nft(&format!(
+                "insert rule {table} {chain} {device} \"tie*\" accept"
+            ))?;
+        }
+        eventually("doctor is content with the rules", patience, || {
+            let findings = doctor(world)?;
+            let drops = findings.iter().any(|it| it["id"] == "forward-drop");
+            ensure!(!drops, "{:#?}", problems(&findings));
+            Ok(())
+        })?;
+        Ok(told)
+    });
+    nft(&format!("delete table {table}"))?;
+    let told = cured?;
+    ensure!(told.contains(remedy), "{told}");
+    Ok(())
+}
+
+fn nft(text: &str) -> Result<()> {
+    let status = Command::new("ip")
+        .args(["netns", "exec", "paris-1", "nft", text])
+        .status()
+        .context("run nft")?;
+    ensure!(status.success(), "nft {text}");
+    Ok(())
 }
 
 /// Every agent has published what its host is like.
