@@ -142,7 +142,12 @@ const FOREIGN: &str = "
     ip route add 10.81.0.0/16 dev eth0 table 52
     ip link add tieline type bridge
     nft add table inet filter
-    nft add chain inet filter forward '{ type filter hook forward priority 0; policy drop; }'";
+    nft add chain inet filter forward '{ type filter hook forward priority 0; policy drop; }'
+    nft add table inet firewalld
+    nft add chain inet firewalld filter_FORWARD '{ type filter hook forward priority 10; policy accept; }'
+    nft add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited
+    nft add table inet open
+    nft add chain inet open forward '{ type filter hook forward priority 20; policy accept; }'";
 
 fn foreign_is_left_alone() {
     block_on(async {
@@ -162,7 +167,9 @@ fn foreign_is_left_alone() {
         assert!(around.netdev_egress);
         assert_eq!(
             around.foreign_forward_drops,
-            ["inet filter forward".to_owned()].into()
+            ["inet filter forward", "inet firewalld filter_FORWARD"]
+                .map(str::to_owned)
+                .into()
         );
 
         reach(&mut linux, &gateway(), &gateway_secrets()).await;
