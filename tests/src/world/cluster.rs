@@ -13,6 +13,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::json;
+use tieline_crds::network_plan::PrefixClass;
 use tieline_crds::vpn_attachment::PRESHARED_KEY;
 use tieline_crds::{ClusterLink, Condition, NetworkPlan, Peer, VpnAttachment};
 use tokio::runtime::Runtime;
@@ -256,6 +257,19 @@ impl Cluster {
             );
         }
         for plan in plans {
+            // Whole blocks of a site too: a node that joins takes its range from there.
+            for segment in &plan.spec.segments {
+                let pods = segment
+                    .prefixes
+                    .iter()
+                    .filter(|it| it.class == PrefixClass::Pod);
+                let pods: Vec<String> = pods.map(|it| it.prefix.clone()).collect();
+                planned.extend(
+                    nets(&pods)?.into_iter().map(|net| {
+                        Planned::new(net, segment.name.clone()).at(segment.site.clone())
+                    }),
+                );
+            }
             for vpn in &plan.spec.vpns {
                 planned.extend(
                     nets(&vpn.prefixes)?
