@@ -4,7 +4,7 @@
 //! parsed), an endpoint inside a planned range. The first owner keeps; what was accepted before stays until a good
 //! claim replaces it.
 
-use crate::cidr::PrefixSet;
+use crate::cidr::{Prefix, PrefixSet};
 use crate::host::{DeviceKind, DeviceName};
 use crate::ids::PeerName;
 use crate::keys::PublicKey;
@@ -13,9 +13,9 @@ use crate::peer::{AcceptedPeer, AcceptedPeers, Claim, Endpoint, EndpointHost};
 use crate::plan::{NodePlan, Proposal};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-/// Endpoints that one peer can have.
+/// Endpoints that one peer can have, and that one claim may hold (the schema's bound).
 pub const MAX_ENDPOINTS: usize = 16;
 /// Device keys that one peer can have.
 pub const MAX_KEYS: usize = 64;
@@ -174,7 +174,9 @@ impl KeyRegister {
     }
 }
 
-/// Where a node can be reached: what its Node object says, and what its agent claims.
+/// Where a node can be reached: what its Node object says, then what its agent claims, in the agent's order. Whoever dials
+/// takes the first: an address that the host merely holds for a while (a virtual one of kube-vip or keepalived) must not
+/// come before the node's own.
 fn endpoints(
     node: &NodePlan,
     old: Option<&AcceptedPeer>,
@@ -191,7 +193,6 @@ fn endpoints(
             scope: *scope,
         })
         .collect();
-    let mut good: BTreeSet<Endpoint> = BTreeSet::new();
     let claimed = claim.map(|claim| claim.endpoints.as_slice());
     if let Some(claimed) = claimed.filter(|claimed| claimed.len() > MAX_ENDPOINTS) {
         refused.push(Refusal {
@@ -203,12 +204,16 @@ fn endpoints(
         });
     }
     let claimed = claimed.filter(|claimed| claimed.len() <= MAX_ENDPOINTS);
+    let mut good: Vec<Endpoint> = Vec::new();
+    let mut accept = |endpoint: &Endpoint| {
+        if !good.contains(endpoint) {
+            good.push(endpoint.clone());
+        }
+    };
     let mut bad = false;
     for endpoint in known.iter().chain(claimed.unwrap_or_default()) {
         match judge(endpoint, planned) {
-            Ok(()) => {
-                good.insert(endpoint.clone());
-            }
+            Ok(()) => accept(endpoint),
             Err(refusal) => {
                 bad |= !known.contains(endpoint);
                 refused.push(refusal);
@@ -219,60 +224,82 @@ fn endpoints(
     let silent = claimed.is_none_or(<[Endpoint]>::is_empty);
     if bad || silent {
         let kept = old.into_iter().flat_map(|old| &old.endpoints);
-        good.extend(
-            kept.filter(|endpoint| judge(endpoint, planned).is_ok())
-                .cloned(),
-        );
+        kept.filter(|endpoint| judge(endpoint, planned).is_ok())
+            .for_each(accept);
     }
-    // Node addresses come before claimed ones where there are too many.
-    let mut endpoints: Vec<Endpoint> = good
-        .iter()
-        .filter(|endpoint| known.contains(endpoint))
-        .cloned()
-        .collect();
-    endpoints.extend(
-        good.into_iter()
-            .filter(|endpoint| !known.contains(endpoint)),
-    );
-    endpoints.truncate(MAX_ENDPOINTS);
-    endpoints.sort_unstable();
-    endpoints
+    good.truncate(MAX_ENDPOINTS);
+    good
 }
 
 fn judge(endpoint: &Endpoint, planned: &PrefixSet) -> Result<(), Refusal> {
-    let EndpointHost::Address(address) = endpoint.host else {
-        return Ok(()); // the agent that resolves the name checks what it gets
+    let refuse = |reason: &str, message: String| {
+        Err(Refusal {
+            reason: reason.to_owned(),
+            message: format!("endpoint {endpoint} {message}"),
+        })
     };
+    let unusable = |why: &str| {
+        refuse(
+            "UnusableEndpoint",
+            format!("is {why}: nobody else can reach this node there"),
+        )
+    };
+    // What a name resolves to is judged by whoever resolves it.
+    let verdict = match endpoint.host {
+        EndpointHost::Address(address) => judge_address(address, planned),
+        EndpointHost::Name(_) => Ok(()),
+    };
+    match verdict {
+        Err(BadAddress::Unusable(why)) => unusable(why),
+        Err(BadAddress::Planned(range)) => refuse(
+            "EndpointInPlannedRange",
+            format!(
+                "lies in the planned range {range}, which is reached through the mesh only: give the node an address outside pod, service, mesh and VPN ranges"
+            ),
+        ),
+        Ok(()) if endpoint.port == Some(0) => unusable("without a port (0)"),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Why nobody can be reached at an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadAddress {
+    /// It means this host, this link or nobody; what it is, in words.
+    Unusable(&'static str),
+    /// It lies in this range, which is reached through the mesh only.
+    Planned(Prefix),
+}
+
+/// Whether encrypted packets may be sent to an address: of every endpoint that is claimed, and of everything that an
+/// endpoint's name resolves to.
+///
+/// # Errors
+/// [`BadAddress`] says why not.
+pub fn judge_address(address: IpAddr, planned: &PrefixSet) -> Result<(), BadAddress> {
     // ::ffff:a.b.c.d is an IPv4 address in disguise.
     let plain = address.to_canonical();
-    let unusable = |why: &str| {
-        Err(Refusal {
-            reason: "UnusableEndpoint".to_owned(),
-            message: format!("endpoint {endpoint} is {why}: nobody else can reach this node there"),
-        })
-    };
-    let link_local = match plain {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
+    let broadcast = plain == IpAddr::V4(Ipv4Addr::BROADCAST);
     if plain.is_unspecified() {
-        unusable("the unspecified address")
+        Err(BadAddress::Unusable("the unspecified address"))
     } else if plain.is_loopback() {
-        unusable("a loopback address")
+        Err(BadAddress::Unusable("a loopback address"))
     } else if plain.is_multicast() {
-        unusable("a multicast address")
-    } else if link_local {
-        unusable("a link-local or broadcast address")
-    } else if endpoint.port == Some(0) {
-        unusable("without a port (0)")
-    } else if let Some(range) = planned.overlapping(crate::cidr::Prefix::host(plain)) {
-        Err(Refusal {
-            reason: "EndpointInPlannedRange".to_owned(),
-            message: format!(
-                "endpoint {endpoint} lies in the planned range {range}, which is reached through the mesh only: give the node an address outside pod, service, mesh and VPN ranges"
-            ),
-        })
+        Err(BadAddress::Unusable("a multicast address"))
+    } else if is_link_local(plain) || broadcast {
+        Err(BadAddress::Unusable("a link-local or broadcast address"))
+    } else if let Some(range) = planned.overlapping(Prefix::host(plain)) {
+        Err(BadAddress::Planned(range))
     } else {
         Ok(())
+    }
+}
+
+/// Whether an address is good on its own link alone: 169.254.0.0/16, fe80::/10.
+#[must_use]
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }

@@ -85,7 +85,7 @@ impl<'a> Reach<'a> {
                 .filter(|endpoint| endpoint.scope == scope)
                 .cloned()
                 .collect();
-            // Addresses before names; the sort is stable, so the node's own order stays otherwise.
+            // Addresses before names; the sort is stable: the Node object's addresses stay before those that its agent claims.
             found.sort_by_key(|endpoint| matches!(endpoint.host, EndpointHost::Name(_)));
             found
         };

@@ -285,6 +285,27 @@ fn addresses_of_the_node_object_are_endpoints_with_their_scope() {
 }
 
 #[test]
+fn what_a_host_merely_holds_comes_after_what_its_node_object_says() {
+    let mut world = world();
+    world.address("shop", "a", "192.168.40.10", Scope::Site);
+    let proposal = world.go();
+    // 192.168.40.2 is a virtual address that wanders from node to node; what was configured is claimed first.
+    let all = claims(&[(
+        "shop.a",
+        claim(
+            &[],
+            &["gw.example", "192.168.40.2", "192.168.40.10", "gw.example"],
+        ),
+    )]);
+    let expected = ["192.168.40.10", "gw.example", "192.168.40.2"];
+    let accepted = accept(&proposal, &AcceptedPeers::new(), &all);
+    assert_eq!(endpoints(&accepted, "shop.a"), expected);
+    // An agent that is silent changes nothing.
+    let silent = accept(&proposal, &accepted.peers, &Claims::new());
+    assert_eq!(endpoints(&silent, "shop.a"), expected);
+}
+
+#[test]
 fn a_peer_changes_only_when_something_in_it_changes_and_keeps_its_secrets() {
     let mut world = world();
     let mut before = first(&world.go());
