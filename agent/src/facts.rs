@@ -4,22 +4,15 @@ use crate::platform::{Observation, Surroundings};
 use crate::store::SeenEndpoint;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use tieline_core::claims::{MAX_ENDPOINTS, is_link_local};
 use tieline_core::host::diff::Livenesses;
-use tieline_core::host::{DeviceName, HostState, KeySource, Target};
+use tieline_core::host::{DeviceName, HostState, KeySource, Liveness, Target};
 use tieline_core::ids::{NodeName, VpnName};
 use tieline_core::keys::PublicKey;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::node::{LocalFacts, PathState};
 use tieline_core::peer::{AcceptedPeers, Endpoint, EndpointHost, Scope};
 use tieline_crds::peer::{HostFacts, UnderlayFacts};
-
-/// A path whose latest handshake is younger than this is up. WireGuard makes a new handshake every 120 s on a tunnel
-/// that carries anything, and rejects packets of a session older than 180 s (WireGuard paper, section 6.2).
-pub const FRESH_HANDSHAKE: Duration = Duration::from_secs(180);
-
-/// Endpoints that a claim holds at most (the schema's bound).
-const MAX_ENDPOINTS: usize = 16;
 
 /// Where the API server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,8 +86,8 @@ pub fn path_states(liveness: &Livenesses) -> BTreeMap<(DeviceName, PublicKey), P
     liveness
         .iter()
         .filter_map(|(path, liveness)| {
-            let age = liveness.handshake_age?;
-            let state = if age < FRESH_HANDSHAKE {
+            liveness.handshake_age?;
+            let state = if liveness.is_alive() {
                 PathState::Up
             } else {
                 PathState::Down
@@ -117,8 +110,7 @@ pub fn seen_endpoints(observation: &Observation, before: &[SeenEndpoint]) -> Vec
             let alive = observation
                 .liveness
                 .get(&(*device, *key))
-                .and_then(|liveness| liveness.handshake_age)
-                .is_some_and(|age| age < FRESH_HANDSHAKE);
+                .is_some_and(Liveness::is_alive);
             let now = if alive { peer.endpoint } else { None };
             if let Some(endpoint) = now.or_else(|| remembered.get(&(*device, *key)).copied()) {
                 all.push(SeenEndpoint {
@@ -226,13 +218,14 @@ pub fn host_facts(around: &Surroundings, state: &HostState) -> HostFacts {
 
 /// RFC 1918, RFC 6598 (shared between a provider's customers), RFC 3927 and RFC 4193.
 fn is_private(address: IpAddr) -> bool {
-    match address {
+    let private = match address {
         IpAddr::V4(v4) => {
             let [a, b, ..] = v4.octets();
-            v4.is_private() || v4.is_link_local() || (a == 100 && (64..128).contains(&b))
+            v4.is_private() || (a == 100 && (64..128).contains(&b))
         }
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
-    }
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    };
+    private || is_link_local(address)
 }
 
 /// How many paths to gateways are up.
@@ -320,9 +313,8 @@ pub fn vpn_sessions(wanted: &HostState, liveness: &Livenesses) -> BTreeMap<VpnNa
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use tieline_core::host::{
-        Device, Liveness, METRIC_REMOTE, Route, RouteKey, TABLE_REMOTE, WgPeer,
-    };
+    use std::time::Duration;
+    use tieline_core::host::{Device, METRIC_REMOTE, Route, RouteKey, TABLE_REMOTE, WgPeer};
 
     #[test]
     fn a_path_is_up_for_180_seconds_after_its_handshake() {

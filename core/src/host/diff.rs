@@ -14,13 +14,9 @@ use crate::cidr::{Prefix, PrefixSet};
 use crate::keys::PublicKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 /// Liveness of peers, by device and key.
 pub type Livenesses = BTreeMap<(DeviceName, PublicKey), Liveness>;
-
-/// Age in seconds of the latest handshake from which on a session is dead (WireGuard's reject-after-time).
-pub const SESSION_LIFETIME: Duration = Duration::from_secs(180);
 
 /// One write to the kernel. `Display` says it in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,10 +240,8 @@ fn put_peers(
     let mut gained: Vec<Prefix> = Vec::new();
     for (&key, peer) in &device.peers {
         let before = found.get(&key);
-        let age = liveness
-            .get(&(name, key))
-            .and_then(|alive| alive.handshake_age);
-        let endpoint = new_endpoint(before, age, peer.endpoint);
+        let alive = liveness.get(&(name, key)).is_some_and(Liveness::is_alive);
+        let endpoint = new_endpoint(before, alive, peer.endpoint);
         let same = before.is_some_and(|before| {
             endpoint.is_none()
                 && before.allowed_ips == peer.allowed_ips
@@ -300,11 +294,10 @@ fn put_peers(
 /// The endpoint to set, if one is to be set: a living session is left where its peer was heard last.
 fn new_endpoint(
     before: Option<&WgPeer>,
-    handshake_age: Option<Duration>,
+    alive: bool,
     wanted: Option<SocketAddr>,
 ) -> Option<SocketAddr> {
     let wanted = wanted?;
-    let alive = handshake_age.is_some_and(|age| age <= SESSION_LIFETIME);
     match before.and_then(|before| before.endpoint) {
         Some(current) if current == wanted || alive => None,
         _ => Some(wanted),

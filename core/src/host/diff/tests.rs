@@ -2,6 +2,7 @@
 use super::*;
 use crate::cidr::Family;
 use crate::host::{KeySource, METRIC_GUARD, METRIC_REMOTE, Selector, TABLE_GUARD, TABLE_REMOTE};
+use std::time::Duration;
 
 fn key(byte: u8) -> PublicKey {
     PublicKey::from_bytes([byte; 32]).unwrap()
