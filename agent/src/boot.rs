@@ -5,10 +5,11 @@
 //! ([`install_unit`]), because only that needs a place in the host's `/etc`. Where the host has no systemd or its `/etc` is
 //! read-only, that is said and nothing is changed: there, a reboot leaves a gap until the agent runs.
 
+use crate::files;
 use nix::errno::Errno;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use tieline_core::host::HostState;
 use tieline_core::host::boot::BootGuard;
@@ -18,7 +19,10 @@ pub const UNIT: &str = "tieline-guard.service";
 /// Folder of links to what every boot starts; every systemd has it.
 const WANTED: &str = "multi-user.target.wants";
 
-/// The guard's files in the state directory: `guard.ip4`, `guard.ip6`, `guard.nft`.
+/// The guard's files in the state directory, for `ip -4`, `ip -6` and `nft`.
+pub const FILES: [&str; 3] = ["guard.ip4", "guard.ip6", "guard.nft"];
+
+/// The guard's files, kept in step with what the kernel is to hold.
 #[derive(Debug)]
 pub struct Files {
     dir: PathBuf,
@@ -49,7 +53,7 @@ impl Files {
             .zip([&guard.ipv4, &guard.ipv6, &guard.nft])
         {
             if fs::read_to_string(path).ok().as_ref() != Some(text) {
-                replace(path, text, 0o600)?;
+                files::replace(path, text.as_bytes(), 0o600)?;
             }
         }
         self.written = Some(guard);
@@ -62,12 +66,14 @@ impl Files {
     /// A file cannot be removed.
     pub fn erase(&mut self) -> io::Result<()> {
         self.written = None;
-        names(&self.dir).iter().try_for_each(|path| remove(path))
+        names(&self.dir)
+            .iter()
+            .try_for_each(|path| files::remove(path))
     }
 }
 
 fn names(dir: &Path) -> [PathBuf; 3] {
-    ["guard.ip4", "guard.ip6", "guard.nft"].map(|name| dir.join(name))
+    FILES.map(|name| dir.join(name))
 }
 
 /// Puts the unit into the host's folder of systemd units and has every boot start it. Returns whether there is one now.
@@ -83,7 +89,7 @@ pub fn install_unit(units: &Path, state_dir: &Path) -> io::Result<bool> {
         let path = units.join(UNIT);
         let text = unit(state_dir);
         if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
-            replace(&path, &text, 0o644)?;
+            files::replace(&path, text.as_bytes(), 0o644)?;
         }
         match symlink(Path::new("..").join(UNIT), wanted.join(UNIT)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -102,8 +108,8 @@ pub fn install_unit(units: &Path, state_dir: &Path) -> io::Result<bool> {
 /// # Errors
 /// A file cannot be removed.
 pub fn remove_unit(units: &Path) -> io::Result<()> {
-    remove(&units.join(WANTED).join(UNIT))?;
-    remove(&units.join(UNIT))
+    files::remove(&units.join(WANTED).join(UNIT))?;
+    files::remove(&units.join(UNIT))
 }
 
 /// After the network manager, which removes at its start what it does not know; before whatever starts pods.
@@ -127,28 +133,6 @@ ExecStart=-nft -f {dir}/guard.nft
 WantedBy=multi-user.target
 "
     )
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
-        other => other,
-    }
-}
-
-/// Writes a file in place of the old one, whole or not at all.
-fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

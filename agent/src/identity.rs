@@ -11,12 +11,13 @@
 //!    sealing                 0600   for sealed secrets
 //! ```
 
+use crate::files;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tieline_core::host::DeviceName;
@@ -26,6 +27,8 @@ use tieline_core::keys::{KeyError, PublicKey};
 const MAX_RANK: u8 = 3;
 /// Longest key file that is read, in bytes; a good one has 44 and a line end.
 const MAX_FILE: u64 = 256;
+/// Name of the file of the key to which secrets are sealed.
+const SEALING: &str = "sealing";
 
 /// The node's private keys.
 pub struct Identity {
@@ -91,11 +94,11 @@ impl Identity {
         let mut devices = BTreeMap::new();
         for name in own_devices() {
             let path = dir.join(name.to_string());
-            let private = load_or_create(&dir, &path)?;
+            let private = load_or_create(&path)?;
             devices.insert(name, (private, public_half(&private, &path)?));
         }
-        let path = dir.join("sealing");
-        let private = load_or_create(&dir, &path)?;
+        let path = dir.join(SEALING);
+        let private = load_or_create(&path)?;
         let sealing = (
             crypto_box::SecretKey::from_bytes(private),
             public_half(&private, &path)?,
@@ -149,6 +152,13 @@ pub fn keys_dir(state_dir: &Path) -> PathBuf {
     state_dir.join("keys")
 }
 
+/// Names of all files that lie there.
+pub fn files() -> impl Iterator<Item = String> {
+    own_devices()
+        .map(|device| device.to_string())
+        .chain([SEALING.to_owned()])
+}
+
 /// The devices that a node may get: outer and inner ones of every rank, in lane 0 and epoch 0.
 fn own_devices() -> impl Iterator<Item = DeviceName> {
     (0..=MAX_RANK).flat_map(|rank| [DeviceName::outer(rank), DeviceName::inner(rank)])
@@ -172,10 +182,10 @@ fn private_dir(dir: &Path) -> Result<(), IdentityError> {
         .map_err(io_error("protect (mode 0700)", dir))
 }
 
-fn load_or_create(dir: &Path, path: &Path) -> Result<[u8; 32], IdentityError> {
+fn load_or_create(path: &Path) -> Result<[u8; 32], IdentityError> {
     match load(path)? {
         Some(key) => Ok(key),
-        None => create(dir, path),
+        None => create(path),
     }
 }
 
@@ -207,32 +217,11 @@ fn load(path: &Path) -> Result<Option<[u8; 32]>, IdentityError> {
         })
 }
 
-/// Makes a key: complete and on disk under a temporary name first, so that a crash leaves either none or all of it.
-fn create(dir: &Path, path: &Path) -> Result<[u8; 32], IdentityError> {
+/// Makes a key: a crash leaves either none or all of it, and one that exists is never replaced.
+fn create(path: &Path) -> Result<[u8; 32], IdentityError> {
     let private = x25519_dalek::StaticSecret::from(rand::random::<[u8; 32]>()).to_bytes();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = dir.join(format!(".{name}.new"));
-    // A crash before the rename can leave the temporary file behind: nobody has used that key.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error("remove", &temporary)(error));
-        }
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(io_error("make", &temporary))?;
-    file.write_all(format!("{}\n", BASE64_STANDARD.encode(private)).as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(io_error("write", &temporary))?;
-    // A hard link, unlike a rename, never replaces a key that exists.
-    fs::hard_link(&temporary, path)
-        .and_then(|()| fs::remove_file(&temporary))
-        .and_then(|()| File::open(dir)?.sync_all())
-        .map_err(io_error("make", path))?;
+    let text = format!("{}\n", BASE64_STANDARD.encode(private));
+    files::create(path, text.as_bytes(), 0o600).map_err(io_error("make", path))?;
     Ok(private)
 }
 

@@ -11,6 +11,7 @@
 //! | [`index`], [`watch`] | what the API server says |
 //! | [`publish`], [`schema`] | this node's Peer status |
 //! | [`identity`], [`store`], [`memory`] | keys, and what a restart must not forget |
+//! | [`files`] | how all of them are written |
 //! | [`names`] | DNS names of endpoints |
 //! | [`metrics`] | numbers and health pages |
 //! | [`boot`] | what keeps planned ranges closed from the host's boot until the agent runs |
@@ -22,6 +23,7 @@ pub mod cleanup;
 pub mod contact;
 pub mod desired;
 pub mod facts;
+pub mod files;
 #[cfg(test)]
 mod fixture;
 pub mod identity;

@@ -7,10 +7,11 @@
 //! | `seen` | where peers were last seen, and the last good DNS answers ([`Seen`]) | peers behind NAT need to speak first |
 //! | `lock` | nothing; whoever runs holds it | |
 //!
-//! A file is one header line (`tieline <kind> <format version> <sha256 of the rest>`) and JSON. It is written beside
-//! its place, synced and renamed, so that a crash leaves the old or the new one. A damaged file is an error of its own
-//! and never mistaken for an absent one. Private keys lie elsewhere ([`crate::identity`]).
+//! A file is one header line (`tieline <kind> <format version> <sha256 of the rest>`) and JSON. A crash leaves the old or
+//! the new one ([`crate::files`]). A damaged file is an error of its own and never mistaken for an absent one. Private keys
+//! lie elsewhere ([`crate::identity`]).
 
+use crate::files;
 use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ use tieline_core::peer::AcceptedPeers;
 
 /// Version of the files' contents. Another one is not read: the API server has the truth.
 const FORMAT: u32 = 1;
+/// Name of the file that whoever runs holds.
+const LOCK: &str = "lock";
 
 /// What was applied last.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +155,7 @@ impl Store {
             .mode(0o700)
             .create(dir)
             .map_err(io_error("make", dir))?;
-        let path = dir.join("lock");
+        let path = dir.join(LOCK);
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -170,6 +173,12 @@ impl Store {
             }),
             Err((_, errno)) => Err(io_error("lock", &path)(errno.into())),
         }
+    }
+
+    /// Names of all files that a store may hold; the lock is the last.
+    pub fn files() -> impl Iterator<Item = String> {
+        let kinds = FileKind::ALL.into_iter().map(|kind| kind.to_string());
+        kinds.chain([LOCK.to_owned()])
     }
 
     /// The state directory.
@@ -202,21 +211,8 @@ impl Store {
         let body =
             serde_json::to_vec(value).map_err(|source| StoreError::Encode { kind, source })?;
         let path = self.path(kind);
-        let temporary = self.dir.join(format!(".{kind}.new"));
-        let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(header(kind, &body).as_bytes())?;
-            file.write_all(&body)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.dir)?.sync_all()
-        };
-        write().map_err(io_error("write", &path))
+        let bytes = [header(kind, &body).into_bytes(), body].concat();
+        files::replace(&path, &bytes, 0o600).map_err(io_error("write", &path))
     }
 
     /// Removes a file; none is fine.
@@ -225,12 +221,7 @@ impl Store {
     /// [`StoreError::Io`] when it cannot be removed.
     pub fn erase(&self, kind: FileKind) -> Result<(), StoreError> {
         let path = self.path(kind);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
+        files::remove(&path).map_err(io_error("remove", &path))
     }
 
     fn path(&self, kind: FileKind) -> PathBuf {

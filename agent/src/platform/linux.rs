@@ -58,6 +58,9 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// Name of the link that is made and removed to learn whether the kernel has WireGuard.
 const PROBE: &str = "tieprobe";
 
+/// Files that are kept in the state directory.
+pub const FILES: [&str; 3] = [firewall::FILE, labels::FILE, sysctl::FILE];
+
 /// How to run on this host.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -125,9 +128,9 @@ impl Linux {
         };
         Ok(Self {
             netdev_egress: surroundings::has_netdev_egress().await,
-            firewall: Firewall::open(options.state_dir.join("firewall.json")),
-            labels: Labels::open(options.state_dir.join("labels.json")),
-            sysctls: Sysctls::open(options.state_dir.join("sysctls.json")),
+            firewall: Firewall::open(&options.state_dir),
+            labels: Labels::open(&options.state_dir),
+            sysctls: Sysctls::open(&options.state_dir),
             generation: Generation::open().ok(),
             forward_drops: None,
             endpoints: BTreeSet::new(),

@@ -23,6 +23,10 @@ pub(crate) const TESTS: &[Test] = &[
         "a_table_deleted_while_it_is_read_back_is_written_again",
         deleted_meanwhile,
     ),
+    (
+        "a_full_disk_is_told_and_tables_are_not_written_again",
+        full_disk,
+    ),
     ("tables_that_others_change_are_written_again", written_again),
     (
         "tables_of_an_unknown_past_are_removed_when_nothing_is_wanted",
@@ -130,6 +134,30 @@ fn read_back() {
         let mut again = open(directory.path(), &[]).await;
         assert_eq!(reach(&mut again, &wanted, &Secrets::default()).await, []);
         assert_eq!(again.writes().load(Ordering::Relaxed), 0);
+    });
+}
+
+fn full_disk() {
+    block_on(async {
+        sh(CABLE);
+        let (directory, wanted) = (state_dir(), walled("eth0"));
+        let mut linux = open(directory.path(), &[]).await;
+        // Root may write everywhere, but not a file where a directory is.
+        let in_the_way = directory.path().join(".firewall.json.new");
+        std::fs::create_dir(&in_the_way).unwrap();
+        let load = [Change::ReplaceFirewall(Box::new(
+            wanted.firewall.clone().unwrap(),
+        ))];
+        let failures = linux.apply(&load, &Secrets::default()).await;
+        assert_eq!(failures.len(), 1, "nobody is told: {failures:?}");
+        assert_eq!(linux.observe().await.unwrap().state, wanted);
+        assert_eq!(reach(&mut linux, &wanted, &Secrets::default()).await, []);
+
+        // With room again, the next start knows the tables.
+        std::fs::remove_dir(&in_the_way).unwrap();
+        linux.observe().await.unwrap();
+        let mut again = open(directory.path(), &[]).await;
+        assert_eq!(reach(&mut again, &wanted, &Secrets::default()).await, []);
     });
 }
 

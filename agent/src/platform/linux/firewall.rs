@@ -7,11 +7,14 @@
 
 use super::generation::{self, Generation};
 use super::{nft, state};
+use crate::files;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tieline_core::host::firewall::Ruleset;
 
+/// Name of the file in the state directory.
+pub(super) const FILE: &str = "firewall.json";
 /// How often tables are written again when others change rulesets while ours are read back.
 const TRIES: u32 = 4;
 /// Families and names of our tables.
@@ -38,14 +41,18 @@ pub(super) struct Basis {
 pub(super) struct Firewall {
     file: PathBuf,
     loaded: Option<Loaded>,
+    /// `loaded` is not on disk yet.
+    unsaved: bool,
     listed: Option<(Basis, String)>,
 }
 
 impl Firewall {
     /// Remembers what a former run loaded. A file that cannot be read is as good as none: the tables are written again.
-    pub(super) fn open(file: PathBuf) -> Self {
+    pub(super) fn open(state_dir: &Path) -> Self {
+        let file = state_dir.join(FILE);
         Self {
             loaded: state::load(&file),
+            unsaved: false,
             listed: None,
             file,
         }
@@ -63,15 +70,23 @@ impl Firewall {
         if listing.is_empty() {
             return Ok(None);
         }
+        if self.unsaved
+            && let Err(error) = self.save()
+        {
+            tracing::debug!(%error, "what was loaded is still not kept: the next start would load it again");
+        }
         Ok(Some(match &self.loaded {
             Some(loaded) if loaded.listing == listing => loaded.ruleset.clone(),
             _ => Ruleset::default(),
         }))
     }
 
-    /// Makes our tables this ruleset: replaces elements of sets where nothing else differs, else all of them. What the kernel lists afterwards counts as ours only when nobody else has committed anything from
-    /// before the load until after the listing; else a table that was changed or deleted meanwhile would be taken for what we
-    /// wrote. Where it never is as quiet as that, nothing is remembered, and the next look writes again.
+    /// Makes our tables this ruleset: replaces elements of sets where nothing else differs, else all of them.
+    ///
+    /// What the kernel lists afterwards counts as ours only when nobody else has committed anything from before the load
+    /// until after the listing; else a table that was changed or deleted meanwhile would be taken for what we wrote. Where
+    /// it never is as quiet as that, nothing is remembered, and the next look writes again. A file that cannot be written
+    /// is an error, but what was loaded is known all the same.
     pub(super) async fn replace(
         &mut self,
         ruleset: &Ruleset,
@@ -98,16 +113,13 @@ impl Firewall {
             if before.is_some() && read(generation).await != before.map(generation::next) {
                 continue;
             }
-            let loaded = Loaded {
+            self.loaded = Some(Loaded {
                 ruleset: ruleset.clone(),
                 listing,
-            };
-            state::save(&self.file, &loaded)?;
-            self.loaded = Some(loaded);
-            return Ok(());
+            });
+            return self.save();
         }
-        self.loaded = None;
-        state::remove(&self.file)
+        self.forget()
     }
 
     /// Removes our tables; tables that are gone already are no error. Tells whether there were any.
@@ -121,9 +133,23 @@ impl Firewall {
         if !script.is_empty() {
             nft::load(&script).await?;
         }
-        self.loaded = None;
-        state::remove(&self.file)?;
+        self.forget()?;
         Ok(!script.is_empty())
+    }
+
+    fn save(&mut self) -> io::Result<()> {
+        self.unsaved = true;
+        if let Some(loaded) = &self.loaded {
+            state::save(&self.file, loaded)?;
+        }
+        self.unsaved = false;
+        Ok(())
+    }
+
+    fn forget(&mut self) -> io::Result<()> {
+        self.loaded = None;
+        self.unsaved = false;
+        files::remove(&self.file)
     }
 }
 

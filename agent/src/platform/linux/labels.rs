@@ -5,15 +5,19 @@
 
 use super::state;
 use super::wireguard::SeenDevice;
+use crate::files;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tieline_core::host::{DeviceName, KeySource};
 use tieline_core::ids::VpnName;
 use tieline_core::keys::PublicKey;
+
+/// Name of the file in the state directory.
+pub(super) const FILE: &str = "labels.json";
 
 /// Names given so far, kept on disk.
 #[derive(Debug)]
@@ -31,7 +35,8 @@ struct Known {
 
 impl Labels {
     /// Reads what a former run named.
-    pub(super) fn open(file: PathBuf) -> Self {
+    pub(super) fn open(state_dir: &Path) -> Self {
+        let file = state_dir.join(FILE);
         Self {
             known: state::load(&file).unwrap_or_default(),
             file,
@@ -113,7 +118,7 @@ impl Labels {
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.known = Known::default();
         self.changed = false;
-        state::remove(&self.file)
+        files::remove(&self.file)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Small files of the platform's own in the state directory: written whole or not at all, readable by root alone.
 
+use crate::files;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 
 /// Reads a file; one that is missing or damaged is `None`.
@@ -22,22 +22,5 @@ pub(super) fn save(file: &Path, value: &impl Serialize) -> io::Result<()> {
     if let Some(directory) = file.parent() {
         fs::create_dir_all(directory)?;
     }
-    let fresh = file.with_extension("new");
-    let mut handle = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    handle.write_all(&serde_json::to_vec(value)?)?;
-    handle.sync_all()?;
-    fs::rename(&fresh, file)
-}
-
-/// Removes a file; one that is gone already is no error.
-pub(super) fn remove(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    files::replace(file, &serde_json::to_vec(value)?, 0o600)
 }

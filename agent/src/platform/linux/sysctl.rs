@@ -1,12 +1,15 @@
 //! Sysctls below `/proc/sys`, which shows the network settings of the reader's own network namespace.
 
 use super::state;
+use crate::files;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use tieline_core::host::DeviceName;
 
+/// Name of the file in the state directory.
+pub(super) const FILE: &str = "sysctls.json";
 /// Root of all sysctls.
 const ROOT: &str = "/proc/sys";
 /// Where a container is given the network part of them to write: its own `/proc/sys` is read-only unless it is privileged. What
@@ -34,8 +37,9 @@ struct Changed {
 }
 
 impl Sysctls {
-    /// With what was written down in `file`; a missing or damaged one is no record.
-    pub(super) fn open(file: PathBuf) -> Self {
+    /// With what was written down in the state directory; a missing or damaged file is no record.
+    pub(super) fn open(state_dir: &Path) -> Self {
+        let file = state_dir.join(FILE);
         Self {
             watched: BTreeSet::new(),
             changes: state::load(&file).unwrap_or_default(),
@@ -63,13 +67,32 @@ impl Sysctls {
             }
         }
         self.changes.clear();
-        state::remove(&self.file)
+        files::remove(&self.file)
+    }
+
+    /// Whether a device forwards IPv6 by the host's own will. The switch for all devices is ours where the host had it off, and
+    /// what single devices had then was noted.
+    pub(super) fn forwards_ipv6(&self, device: &str) -> bool {
+        let path = forwarding_of(device);
+        let ours = self
+            .changes
+            .get(FORWARDING[1])
+            .is_some_and(|all| all.before == "0");
+        if ours {
+            self.changes.contains_key(&path)
+        } else {
+            get(&path).is_ok_and(|value| value == "1")
+        }
     }
 
     fn remember(&mut self, path: &str, now: &str, value: &str) {
-        if note(&mut self.changes, path, now, value)
-            && let Err(error) = state::save(&self.file, &self.changes)
-        {
+        let mut news = note(&mut self.changes, path, now, value);
+        if news && path == FORWARDING[1] {
+            for device in forwarding_devices() {
+                news |= note(&mut self.changes, &forwarding_of(&device), "1", "1");
+            }
+        }
+        if news && let Err(error) = state::save(&self.file, &self.changes) {
             tracing::warn!(%error, "what {path} was before cannot be kept, so the clean-up will not restore it");
         }
     }
@@ -93,6 +116,26 @@ impl Sysctls {
         put(path, value)?;
         Ok(true)
     }
+}
+
+/// Whether the kernel has IPv6; with `ipv6.disable=1` it has no such settings.
+pub(super) fn has_ipv6() -> bool {
+    !get(FORWARDING[1]).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+fn forwarding_of(device: &str) -> String {
+    format!("net/ipv6/conf/{device}/forwarding")
+}
+
+/// Devices that forward IPv6 at this moment.
+fn forwarding_devices() -> Vec<String> {
+    let entries = file("net/ipv6/conf").and_then(std::fs::read_dir);
+    let entries = entries.into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| !["all", "default"].contains(&name.as_str()))
+        .filter(|name| get(&forwarding_of(name)).is_ok_and(|value| value == "1"))
+        .collect()
 }
 
 /// Writes one sysctl and reads it back. It is not watched, and what was there before is not kept.
