@@ -97,6 +97,13 @@ async fn clean(settings: Settings, keep_identity: bool, units: &Path) -> Result<
     let store = Store::open(&settings.state_dir)?;
     let mut platform = platform(&settings).await?;
     let left = cleanup(&mut platform, store, keep_identity).await?;
+    if !left.foreign.is_empty() {
+        let foreign: Vec<_> = left.foreign.iter().map(|path| path.display()).collect();
+        tracing::warn!(
+            ?foreign,
+            "the state directory holds what is not Tieline's: it stays; is --state-dir the right one?"
+        );
+    }
     match left.keys {
         Some(keys) => {
             tracing::info!(keys = %keys.display(), "everything of Tieline is removed but the private keys")
