@@ -75,6 +75,8 @@ pub fn local_facts(readings: Readings<'_>) -> LocalFacts {
         paths: path_states(&observation.liveness),
         netdev_egress: surroundings.netdev_egress,
         accept_ra: surroundings.accept_ra.clone(),
+        forwards_ipv6: surroundings.forwards_ipv6.clone(),
+        without_ipv6: surroundings.without_ipv6,
         first_port,
         fwmark,
     }

@@ -97,7 +97,7 @@ pub struct Linux {
     /// Forward chains of others that drop, and what that depends on.
     forward_drops: Option<(Basis, BTreeSet<String>)>,
     netdev_egress: bool,
-    /// Addresses that peers were last seen at; the underlay has to reach them.
+    /// Addresses that peers were last seen at, except among the own cluster's pods; the underlay has to reach them.
     endpoints: BTreeSet<IpAddr>,
     writes: Arc<AtomicU64>,
     /// Links as long as no device of ours was made or removed since they were read.
@@ -403,6 +403,7 @@ impl Platform for Linux {
             .await
             .map_err(reading("routes"))?;
         state.rules = rules::read(&self.netlink).await.map_err(reading("rules"))?;
+        self.endpoints = surroundings::outside_cni(&self.endpoints, &state.rules);
         let basis = self.basis(&links).await;
         state.firewall = self
             .firewall
@@ -421,6 +422,7 @@ impl Platform for Linux {
             &links,
             &self.options.extra_underlay,
             &self.endpoints,
+            &self.sysctls,
         )
         .await
         .map_err(reading(WHAT))?;

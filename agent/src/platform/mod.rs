@@ -36,6 +36,10 @@ pub struct Surroundings {
     pub addresses: BTreeSet<IpAddr>,
     /// `accept_ra` of each underlay device.
     pub accept_ra: BTreeMap<String, u8>,
+    /// Underlay devices that forward IPv6 by the host's own will, not by ours.
+    pub forwards_ipv6: BTreeSet<String>,
+    /// The kernel runs without IPv6.
+    pub without_ipv6: bool,
     /// Whether nft has `netdev` egress hooks.
     pub netdev_egress: bool,
     /// Other tables' forward chains that drop by default and do not except our devices, as `family table chain`.

@@ -28,6 +28,10 @@ pub(crate) const TESTS: &[Test] = &[
         "cleanup_gives_the_host_its_sysctls_back",
         cleanup_restores_sysctls,
     ),
+    (
+        "forwarding_that_is_ours_is_not_taken_for_the_hosts_also_after_a_restart",
+        own_forwarding,
+    ),
 ];
 
 fn applied_is_observed() {
@@ -202,6 +206,28 @@ fn cleanup_restores_sysctls() {
         assert_eq!(read(POLICY), "2\n");
         // Pods rely on it by now, and ask nobody.
         assert_eq!(read(FORWARD), "1\n");
+    });
+}
+
+fn own_forwarding() {
+    const ETH0: &str = "net/ipv6/conf/eth0/forwarding";
+    block_on(async {
+        sh(FOREIGN);
+        for of_host in ["0", "1"] {
+            sh(&format!(
+                "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding; echo {of_host} > /proc/sys/{ETH0}"
+            ));
+            let directory = state_dir();
+            for turn in 0..3 {
+                let mut linux = open(directory.path(), &[]).await;
+                let around = linux.surroundings().await.unwrap();
+                let found = around.forwards_ipv6.contains("eth0");
+                assert_eq!(found, of_host == "1", "{of_host}, turn {turn}");
+                assert!(!around.without_ipv6);
+                reach(&mut linux, &gateway(), &gateway_secrets()).await;
+                assert_eq!(sh(&format!("cat /proc/sys/{ETH0}")), "1\n");
+            }
+        }
     });
 }
 

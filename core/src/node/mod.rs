@@ -65,6 +65,10 @@ pub struct LocalFacts {
     pub netdev_egress: bool,
     /// Current values of sysctls that decide others (`accept_ra` of each underlay device).
     pub accept_ra: BTreeMap<String, u8>,
+    /// Underlay devices that forward IPv6 by the host's own will, not by ours.
+    pub forwards_ipv6: BTreeSet<String>,
+    /// The kernel runs without IPv6 (`ipv6.disable=1`): nothing of that family can be written.
+    pub without_ipv6: bool,
     /// First UDP port P.
     pub first_port: u16,
     /// Mark of encrypted packets.
@@ -83,7 +87,7 @@ pub struct UnderlayDevice {
 /// State of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathState {
-    /// Latest handshake younger than 180 s.
+    /// Latest handshake younger than [`crate::host::SESSION_LIFETIME`].
     Up,
     /// There was one, and it is older.
     Down,

@@ -3,6 +3,7 @@
 use super::config::{ConfigPeer, ConfigTarget, FOREIGN_PORT, Far, Hop, NodeConfig, Policy};
 use super::{LocalFacts, PREF_ENCRYPTED, PathState, chains};
 use crate::cidr::{Family, Prefix, PrefixSet};
+use crate::claims::{is_link_local, judge_address};
 use crate::host::{
     Device, DeviceName, HostState, METRIC_GUARD, METRIC_REMOTE, Route, RouteKey, Rule, Selector,
     TABLE_GUARD, TABLE_MAIN, TABLE_REMOTE, Target, WgPeer,
@@ -26,16 +27,18 @@ const IPV4_MTU: u32 = 576;
 /// A device whose key this host does not hold (yet) is left out, with what leads to it; its routes stay unreachable.
 #[must_use]
 pub fn resolve(config: &NodeConfig, facts: &LocalFacts) -> HostState {
-    let host = Host { config, facts };
-    let mut config_at_home;
-    let config = if config.site_candidates.is_empty() {
+    let mut here;
+    let config = if config.site_candidates.is_empty() && !facts.without_ipv6 {
         config
     } else {
-        config_at_home = config.clone();
-        host.settle(&mut config_at_home);
-        &config_at_home
+        here = config.clone();
+        settle(&mut here, facts);
+        if facts.without_ipv6 {
+            forget_ipv6(&mut here);
+        }
+        &here
     };
-    let host = Host { config, facts };
+    let host = Host::new(config, facts);
     let active = host.active_vpns();
     let devices = host.devices(&active);
     let routes = host.routes(&devices);
@@ -58,63 +61,103 @@ pub fn resolve(config: &NodeConfig, facts: &LocalFacts) -> HostState {
     }
 }
 
+/// Takes the site whose ranges hold one of the host's on-link prefixes for the own one.
+fn settle(config: &mut NodeConfig, facts: &LocalFacts) {
+    let here = |cidrs: &PrefixSet| {
+        facts
+            .underlay
+            .values()
+            .flat_map(|device| device.prefixes.iter())
+            .any(|prefix| cidrs.overlapping(prefix).is_some())
+    };
+    let candidates = std::mem::take(&mut config.site_candidates);
+    let (home, elsewhere): (Vec<_>, Vec<_>) = candidates
+        .into_values()
+        .partition(|candidate| here(&candidate.cidrs));
+    let mut put = |table, prefix: Prefix, metric, target| {
+        if config.firewall.planned.overlapping(prefix).is_some() {
+            let key = RouteKey {
+                table,
+                prefix,
+                metric,
+            };
+            config.routes.insert(key, target);
+        }
+    };
+    for candidate in &home {
+        for prefix in candidate.cidrs.iter() {
+            for table in [TABLE_REMOTE, TABLE_GUARD] {
+                put(table, prefix, METRIC_REMOTE, ConfigTarget::Throw);
+            }
+        }
+    }
+    if !home.is_empty() {
+        // The own site is known: pods of the cluster in other sites must not go by the CNI's overlay in clear.
+        for prefix in elsewhere.iter().flat_map(|candidate| candidate.pods.iter()) {
+            put(
+                TABLE_REMOTE,
+                prefix,
+                METRIC_GUARD,
+                ConfigTarget::Unreachable,
+            );
+            config.firewall.native.remove(prefix);
+        }
+    }
+    let firewall = &mut config.firewall;
+    for candidate in home {
+        firewall.native = firewall
+            .native
+            .union(&candidate.cidrs)
+            .union(&candidate.pods);
+        firewall.own = firewall.own.union(&candidate.cidrs);
+        firewall.site = firewall.site.union(&candidate.cidrs);
+    }
+}
+
+/// Takes away what a kernel without IPv6 refuses. The firewall's rules stay: nft loads them all the same.
+fn forget_ipv6(config: &mut NodeConfig) {
+    config.families.remove(&Family::V6);
+    config.mesh.remove(&Family::V6);
+    config.rules.retain(|rule| rule.family != Family::V6);
+    config
+        .routes
+        .retain(|key, _| key.prefix.family() != Family::V6);
+}
+
 struct Host<'a> {
     config: &'a NodeConfig,
     facts: &'a LocalFacts,
+    /// Where no endpoint's name may lead.
+    closed: PrefixSet,
 }
 
-impl Host<'_> {
-    /// Takes the site whose ranges hold one of the host's on-link prefixes for the own one.
-    fn settle(&self, config: &mut NodeConfig) {
-        let here = |cidrs: &PrefixSet| {
-            self.facts
-                .underlay
-                .values()
-                .flat_map(|device| device.prefixes.iter())
-                .any(|prefix| cidrs.overlapping(prefix).is_some())
+impl<'a> Host<'a> {
+    fn new(config: &'a NodeConfig, facts: &'a LocalFacts) -> Self {
+        let mut host = Self {
+            config,
+            facts,
+            closed: PrefixSet::new(),
         };
-        let candidates = std::mem::take(&mut config.site_candidates);
-        let (home, elsewhere): (Vec<_>, Vec<_>) = candidates
-            .into_values()
-            .partition(|candidate| here(&candidate.cidrs));
-        let mut put = |table, prefix: Prefix, metric, target| {
-            if config.firewall.planned.overlapping(prefix).is_some() {
-                let key = RouteKey {
-                    table,
-                    prefix,
-                    metric,
-                };
-                config.routes.insert(key, target);
-            }
-        };
-        for candidate in &home {
-            for prefix in candidate.cidrs.iter() {
-                for table in [TABLE_REMOTE, TABLE_GUARD] {
-                    put(table, prefix, METRIC_REMOTE, ConfigTarget::Throw);
-                }
-            }
+        if !facts.resolved.is_empty() {
+            host.closed = host.reached_in_tunnels();
         }
-        if !home.is_empty() {
-            // The own site is known: pods of the cluster in other sites must not go by the CNI's overlay in clear.
-            for prefix in elsewhere.iter().flat_map(|candidate| candidate.pods.iter()) {
-                put(
-                    TABLE_REMOTE,
-                    prefix,
-                    METRIC_GUARD,
-                    ConfigTarget::Unreachable,
-                );
-                config.firewall.native.remove(prefix);
-            }
-        }
-        let firewall = &mut config.firewall;
-        for candidate in home {
-            firewall.native = firewall
-                .native
-                .union(&candidate.cidrs)
-                .union(&candidate.pods);
-            firewall.own = firewall.own.union(&candidate.cidrs);
-            firewall.site = firewall.site.union(&candidate.cidrs);
-        }
+        host
+    }
+
+    /// Planned ranges without what is reached on the underlay, and the own cluster's pods: they are native, but behind the
+    /// CNI. Encrypted packets to these would go round in circles or be dropped.
+    fn reached_in_tunnels(&self) -> PrefixSet {
+        let firewall = &self.config.firewall;
+        let native = firewall.native.union(&self.native_addresses());
+        let pods = self
+            .config
+            .rules
+            .iter()
+            .filter_map(|rule| match rule.selector {
+                Selector::To(prefix) => Some(prefix),
+                Selector::All | Selector::Mark { .. } | Selector::From(_) => None,
+            });
+        firewall.planned.minus(&native).iter().chain(pods).collect()
     }
 
     fn path(&self, hop: &Hop) -> Option<PathState> {
@@ -236,7 +279,13 @@ impl Host<'_> {
         let port = endpoint.port.unwrap_or(port);
         let addresses: Vec<IpAddr> = match &endpoint.host {
             EndpointHost::Address(address) => vec![*address],
-            EndpointHost::Name(name) => self.facts.resolved.get(name).cloned().unwrap_or_default(),
+            EndpointHost::Name(name) => {
+                let found = self.facts.resolved.get(name).into_iter().flatten();
+                found
+                    .filter(|address| judge_address(**address, &self.closed).is_ok())
+                    .copied()
+                    .collect()
+            }
         };
         let sockets = addresses.into_iter();
         sockets
@@ -245,13 +294,11 @@ impl Host<'_> {
     }
 
     fn has(&self, family: Family) -> bool {
-        // fe80::/10 is on every link and reaches nobody beyond it.
-        let link_local = |prefix: Prefix| prefix.first_bits() >> 118 == 0xfe80 >> 6;
         self.facts
             .underlay
             .values()
             .flat_map(|device| device.prefixes.of(family))
-            .any(|prefix| family == Family::V4 || !link_local(prefix))
+            .any(|prefix| !is_link_local(prefix.address()))
     }
 
     fn rules(&self) -> BTreeSet<Rule> {
@@ -278,8 +325,10 @@ impl Host<'_> {
             .api_servers
             .iter()
             .map(|&address| Prefix::host(address));
-        let planned = &self.config.firewall.planned;
-        servers.filter(|&prefix| planned.contains(prefix)).collect()
+        let (planned, families) = (&self.config.firewall.planned, &self.config.families);
+        servers
+            .filter(|&prefix| families.contains(&prefix.family()) && planned.contains(prefix))
+            .collect()
     }
 
     fn routes(&self, devices: &BTreeMap<DeviceName, Device>) -> BTreeMap<RouteKey, Route> {
@@ -383,9 +432,11 @@ impl Host<'_> {
             }
         }
         if self.config.families.contains(&Family::V6) {
-            // With forwarding on, advertisements are heard only at 2; where they were heard they must stay so.
+            // With forwarding on, advertisements are heard only at 2. Where they are heard they must stay so, and where a router
+            // does not listen it must not begin to.
             for (device, value) in &self.facts.accept_ra {
-                if *value >= 1 {
+                let deaf = self.facts.forwards_ipv6.contains(device);
+                if *value == 2 || (*value == 1 && !deaf) {
                     set(format!("net/ipv6/conf/{device}/accept_ra"), "2");
                 }
             }
@@ -398,5 +449,180 @@ impl Host<'_> {
             }
         }
         sysctls
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::host::KeySource;
+    use crate::ids::NodeName;
+    use crate::node::config::ConfigDevice;
+    use crate::node::{PREF_CNI, UnderlayDevice};
+    use crate::peer::Scope;
+
+    fn rail() -> DeviceName {
+        DeviceName::outer(0)
+    }
+
+    fn set(prefixes: &[&str]) -> PrefixSet {
+        prefixes
+            .iter()
+            .map(|text| text.parse::<Prefix>().unwrap())
+            .collect()
+    }
+
+    fn key(byte: u8) -> PublicKey {
+        PublicKey::from_bytes([byte; 32]).unwrap()
+    }
+
+    /// A node in 10.0.5.0/24 with pods in 10.64.0.0/16, and one peer that is known by name alone.
+    fn dual_stack() -> (NodeConfig, LocalFacts) {
+        let mut config = NodeConfig {
+            families: Family::BOTH.into(),
+            mesh: BTreeMap::from([
+                (Family::V4, "100.127.0.1".parse().unwrap()),
+                (Family::V6, "fd99::1".parse().unwrap()),
+            ]),
+            ..NodeConfig::default()
+        };
+        config.firewall.planned = set(&["10.0.0.0/8", "fd64::/16"]);
+        config.firewall.native = set(&["10.0.5.0/24", "10.64.0.0/16", "fd64:5::/64"]);
+        for (family, pods) in [(Family::V4, "10.64.0.0/16"), (Family::V6, "fd64:1::/32")] {
+            config.rules.insert(Rule {
+                preference: PREF_CNI,
+                family,
+                selector: Selector::To(pods.parse().unwrap()),
+                table: TABLE_MAIN,
+                suppress_prefix_len: Some(15),
+            });
+        }
+        for prefix in config.firewall.planned.iter() {
+            let key = RouteKey {
+                table: TABLE_REMOTE,
+                prefix,
+                metric: METRIC_GUARD,
+            };
+            config.routes.insert(key, ConfigTarget::Unreachable);
+        }
+        let far = Far::Foreign("hq".parse().unwrap());
+        let peer = ConfigPeer {
+            far,
+            allowed_ips: set(&["10.80.0.0/16"]),
+            endpoints: vec![Endpoint::parse("gw.example", Scope::Public).unwrap()],
+            keepalive: None,
+            preshared_key: None,
+        };
+        let device = ConfigDevice {
+            key: KeySource::Own,
+            peers: BTreeMap::from([(key(9), peer)]),
+        };
+        config.devices.insert(rail(), device);
+        let mut facts = LocalFacts {
+            keys: BTreeMap::from([(rail(), key(7))]),
+            fwmark: 0x1000,
+            ..LocalFacts::default()
+        };
+        let eth0 = UnderlayDevice {
+            mtu: 1500,
+            prefixes: set(&["10.0.5.0/24", "2001:db8::/64"]),
+        };
+        facts.underlay.insert("eth0".to_owned(), eth0);
+        (config, facts)
+    }
+
+    fn endpoint_of(answers: &[&str]) -> Option<String> {
+        let (config, mut facts) = dual_stack();
+        facts.resolved.insert(
+            NodeName::new("gw.example").unwrap(),
+            answers.iter().map(|text| text.parse().unwrap()).collect(),
+        );
+        let endpoint = resolve(&config, &facts).devices[&rail()].peers[&key(9)].endpoint;
+        endpoint.map(|endpoint| endpoint.ip().to_string())
+    }
+
+    #[test]
+    fn a_name_that_leads_into_the_mesh_or_nowhere_is_no_endpoint() {
+        for bad in [
+            "10.64.3.4",
+            "fd64:1::4",
+            "10.80.0.1",
+            "::ffff:10.80.0.1",
+            "127.0.0.1",
+            "169.254.1.1",
+            "fe80::1",
+            "224.0.0.1",
+            "0.0.0.0",
+        ] {
+            assert_eq!(endpoint_of(&[bad]), None, "{bad}");
+            assert_eq!(
+                endpoint_of(&[bad, "192.0.2.1"]).unwrap(),
+                "192.0.2.1",
+                "{bad}"
+            );
+        }
+        for good in ["10.0.5.9", "fd64:5::9", "203.0.113.1", "2001:db8::9"] {
+            assert_eq!(endpoint_of(&[good]).unwrap(), good);
+        }
+    }
+
+    #[test]
+    fn advertisements_are_heard_where_they_were_and_nowhere_else() {
+        let (config, mut facts) = dual_stack();
+        let wanted = |facts: &LocalFacts| {
+            let sysctls = resolve(&config, facts).sysctls;
+            sysctls.get("net/ipv6/conf/eth0/accept_ra").cloned()
+        };
+        for (value, forwards, expected) in [
+            (0, false, None),
+            (0, true, None),
+            (1, false, Some("2")),
+            (1, true, None),
+            (2, false, Some("2")),
+            (2, true, Some("2")),
+        ] {
+            facts.accept_ra.insert("eth0".to_owned(), value);
+            facts.forwards_ipv6 = forwards.then(|| "eth0".to_owned()).into_iter().collect();
+            assert_eq!(
+                wanted(&facts).as_deref(),
+                expected,
+                "accept_ra {value}, forwards: {forwards}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_ipv6_is_asked_for_none() {
+        let (config, mut facts) = dual_stack();
+        facts.accept_ra.insert("eth0".to_owned(), 1);
+        facts.api_servers.insert("fd64:7::1".parse().unwrap());
+        let of_ipv6 = |host: &HostState| {
+            let rules = host.rules.iter().filter(|rule| rule.family == Family::V6);
+            let routes = host.routes.keys().map(|key| key.prefix);
+            let addresses = host.devices.values().flat_map(|device| &device.addresses);
+            let prefixes = routes.chain(addresses.copied());
+            let sysctls = host
+                .sysctls
+                .keys()
+                .filter(|path| path.starts_with("net/ipv6"));
+            [
+                rules.count(),
+                prefixes
+                    .filter(|prefix| prefix.family() == Family::V6)
+                    .count(),
+                sysctls.count(),
+            ]
+        };
+        let with = resolve(&config, &facts);
+        assert_eq!(of_ipv6(&with), [2, 4, 3]);
+        facts.without_ipv6 = true;
+        let without = resolve(&config, &facts);
+        assert_eq!(of_ipv6(&without), [0, 0, 0]);
+        assert_eq!(without.rules.len(), 2);
+        assert_eq!(
+            without.devices[&rail()].addresses,
+            [Prefix::host("100.127.0.1".parse().unwrap())].into()
+        );
     }
 }

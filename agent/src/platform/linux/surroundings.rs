@@ -3,15 +3,17 @@
 use super::addresses::{self, HostAddress};
 use super::links::Links;
 use super::netlink::Netlink;
+use super::nft;
 use super::routes;
-use super::{nft, sysctl};
+use super::sysctl::{self, Sysctls};
 use crate::platform::Surroundings;
 use netlink_packet_route::route::{RouteMessage, RouteType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use tieline_core::cidr::{Family, Prefix, PrefixSet};
-use tieline_core::host::TABLE_MAIN;
+use tieline_core::claims::is_link_local;
+use tieline_core::host::{Rule, Selector, TABLE_MAIN};
 use tieline_core::node::UnderlayDevice;
 
 /// A table that is never loaded: does the kernel have egress hooks (Linux 5.16)?
@@ -23,12 +25,14 @@ pub(super) async fn has_netdev_egress() -> bool {
     nft::would_load(EGRESS_PROBE).await
 }
 
-/// Reads what routes and links tell of what is around us; nft is asked by others. `endpoints` are addresses that the underlay has to reach, `extra` devices named by flag.
+/// Reads what routes and links tell of what is around us; nft is asked by others. `endpoints` are addresses that the underlay
+/// has to reach, `extra` devices named by flag.
 pub(super) async fn read(
     netlink: &Netlink,
     links: &Links,
     extra: &BTreeSet<String>,
     endpoints: &BTreeSet<IpAddr>,
+    sysctls: &Sysctls,
 ) -> io::Result<Surroundings> {
     let all = addresses::read(netlink).await?;
     let mut main = Vec::new();
@@ -63,6 +67,9 @@ pub(super) async fn read(
         if let Some(value) = accept_ra.ok().and_then(|text| text.parse().ok()) {
             around.accept_ra.insert(link.name.clone(), value);
         }
+        if sysctls.forwards_ipv6(&link.name) {
+            around.forwards_ipv6.insert(link.name.clone());
+        }
         let filter = |of: &str| number(&format!("net/ipv4/conf/{of}/rp_filter"));
         // The greater one acts (ip-sysctl, rp_filter).
         if let Some(value) = filter("all").max(filter(&link.name)) {
@@ -70,7 +77,27 @@ pub(super) async fn read(
         }
     }
     around.kernel = sysctl::get("kernel/osrelease").ok();
+    around.without_ipv6 = !sysctl::has_ipv6();
     Ok(around)
+}
+
+/// Endpoints without those among the own cluster's pods, which our rules leave to the CNI: the device that leads there is the
+/// CNI's, not one of the underlay.
+pub(super) fn outside_cni(
+    endpoints: &BTreeSet<IpAddr>,
+    rules: &BTreeSet<Rule>,
+) -> BTreeSet<IpAddr> {
+    let pods: PrefixSet = rules
+        .iter()
+        .filter_map(|rule| match rule.selector {
+            Selector::To(prefix) => Some(prefix),
+            Selector::All | Selector::Mark { .. } | Selector::From(_) => None,
+        })
+        .collect();
+    let outside = endpoints.iter().copied();
+    outside
+        .filter(|endpoint| !pods.contains_address(*endpoint))
+        .collect()
 }
 
 /// A sysctl that holds a small number.
@@ -137,7 +164,7 @@ fn prefixes(link: u32, addresses: &[HostAddress], main: &[MainRoute]) -> PrefixS
         .filter(|route| !route.gateway && route.links.contains(&link))
         .map(|route| route.prefix);
     own.chain(routed)
-        .filter(|prefix| prefix.len() != 0 && !link_local(prefix.address()))
+        .filter(|prefix| prefix.len() != 0 && !is_link_local(prefix.address()))
         .collect()
 }
 
@@ -146,17 +173,7 @@ fn usable(address: &HostAddress) -> bool {
         && !address.deprecated
         && !address.temporary
         && !address.address.is_loopback()
-        && !link_local(address.address)
-}
-
-fn link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => {
-            Prefix::containing(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into(), 10)
-                .contains_address(address.into())
-        }
-    }
+        && !is_link_local(address.address)
 }
 
 /// Base chains on the forward hook, except our own, and whether their policy drops.
@@ -260,6 +277,24 @@ mod tests {
             BTreeSet::from([2, 3, 5, 6])
         );
         assert_eq!(underlay(&main, &BTreeSet::new()), BTreeSet::from([2]));
+    }
+
+    #[test]
+    fn an_endpoint_among_the_own_pods_makes_no_underlay() {
+        let pods = Rule {
+            preference: 104,
+            family: Family::V4,
+            selector: Selector::To("10.64.0.0/16".parse().unwrap()),
+            table: TABLE_MAIN,
+            suppress_prefix_len: Some(15),
+        };
+        let seen = ["10.64.3.4", "192.0.2.7"].map(|text| text.parse().unwrap());
+        let [_, good] = seen;
+        assert_eq!(
+            outside_cni(&seen.into(), &[pods].into()),
+            BTreeSet::from([good])
+        );
+        assert_eq!(outside_cni(&seen.into(), &BTreeSet::new()), seen.into());
     }
 
     #[test]
