@@ -113,14 +113,14 @@ impl Linux {
         let netlink = Netlink::open().map_err(reading("the routing tables"))?;
         let watch = Watch::open().map_err(reading("routing events"))?;
         let wireguard = match options.backend {
-            BackendChoice::Kernel => Wireguard::Kernel(Kernel),
+            BackendChoice::Kernel => Wireguard::Kernel(Kernel::default()),
             BackendChoice::Embedded => Wireguard::Embedded(Box::default()),
             BackendChoice::Auto => {
                 if kernel_has_wireguard(&netlink)
                     .await
                     .map_err(reading("what the kernel has"))?
                 {
-                    Wireguard::Kernel(Kernel)
+                    Wireguard::Kernel(Kernel::default())
                 } else {
                     Wireguard::Embedded(Box::<Embedded>::default())
                 }

@@ -2,6 +2,7 @@
 
 pub(super) mod embedded;
 pub(super) mod kernel;
+mod sessions;
 
 use super::Cause;
 use super::links::{Link, Links};

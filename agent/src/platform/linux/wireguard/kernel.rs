@@ -3,6 +3,7 @@
 //! The library blocks, so every call runs on a blocking thread. Its `apply` creates a missing device without a word, so
 //! devices are created through rtnetlink first, and peers change only on devices that are there.
 
+use super::sessions::{Path, Sessions};
 use super::{PeerChange, SeenDevice, SeenPeer};
 use crate::platform::linux::Cause;
 use crate::platform::linux::links::{self, Links};
@@ -10,7 +11,7 @@ use crate::platform::linux::netlink::Netlink;
 use netlink_packet_route::link::InfoKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 use tieline_core::cidr::{Prefix, PrefixSet};
 use tieline_core::host::{Device, DeviceName, Liveness, WgPeer};
 use tieline_core::keys::PublicKey;
@@ -23,7 +24,10 @@ use wireguard_control::{
 const PREFIXES_PER_MESSAGE: usize = 64;
 
 /// The kernel's devices; they outlive this value and the process.
-pub(crate) struct Kernel;
+#[derive(Default)]
+pub(crate) struct Kernel {
+    sessions: Sessions,
+}
 
 impl Kernel {
     /// Devices of kind `wireguard` that carry our names.
@@ -37,14 +41,12 @@ impl Kernel {
             .filter(|(_, link)| link.kind == Some(InfoKind::Wireguard))
             .map(|(name, _)| name)
             .collect();
-        blocking(move || {
-            let mut seen = BTreeMap::new();
+        let found = blocking(move || {
+            let mut found = BTreeMap::new();
             for name in names {
                 match Found::get(&interface(name)?, Backend::Kernel) {
                     Ok(device) => {
-                        if let Some(device) = read(&device) {
-                            seen.insert(name, device);
-                        }
+                        found.insert(name, device);
                     }
                     // Gone since the links were listed.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -53,9 +55,15 @@ impl Kernel {
                     Err(error) => return Err(error),
                 }
             }
-            Ok(seen)
+            Ok(found)
         })
-        .await
+        .await?;
+        let ages = self
+            .sessions
+            .ages(&handshakes(&found), SystemTime::now(), Instant::now());
+        let read =
+            |(name, device): (&DeviceName, &Found)| Some((*name, read(*name, device, &ages)?));
+        Ok(found.iter().filter_map(read).collect())
     }
 
     /// See [`super::Wireguard::ensure`].
@@ -243,8 +251,19 @@ fn allowed_ip(prefix: &Prefix) -> AllowedIp {
     }
 }
 
-fn read(device: &Found) -> Option<SeenDevice> {
-    let now = SystemTime::now();
+fn handshakes(devices: &BTreeMap<DeviceName, Found>) -> BTreeMap<Path, SystemTime> {
+    let peers = devices
+        .iter()
+        .flat_map(|(name, device)| device.peers.iter().map(|peer| (*name, peer)));
+    peers
+        .filter_map(|(name, peer)| {
+            let path = (name, key_of(&peer.config.public_key)?);
+            Some((path, peer.stats.last_handshake_time?))
+        })
+        .collect()
+}
+
+fn read(name: DeviceName, device: &Found, ages: &BTreeMap<Path, Duration>) -> Option<SeenDevice> {
     Some(SeenDevice {
         public_key: key_of(device.public_key.as_ref()?)?,
         port: device.listen_port.unwrap_or(0),
@@ -252,12 +271,15 @@ fn read(device: &Found) -> Option<SeenDevice> {
         peers: device
             .peers
             .iter()
-            .filter_map(|peer| Some((key_of(&peer.config.public_key)?, read_peer(peer, now))))
+            .filter_map(|peer| {
+                let key = key_of(&peer.config.public_key)?;
+                Some((key, read_peer(peer, ages.get(&(name, key)).copied())))
+            })
             .collect(),
     })
 }
 
-fn read_peer(peer: &PeerInfo, now: SystemTime) -> SeenPeer {
+fn read_peer(peer: &PeerInfo, handshake_age: Option<Duration>) -> SeenPeer {
     let nonzero = |key: &Key| raw(key).filter(|bytes| bytes.iter().any(|byte| *byte != 0));
     SeenPeer {
         peer: WgPeer {
@@ -271,11 +293,7 @@ fn read_peer(peer: &PeerInfo, now: SystemTime) -> SeenPeer {
         },
         preshared_key: peer.config.preshared_key.as_ref().and_then(nonzero),
         liveness: Liveness {
-            // A clock that was set back makes "in the future": that is now.
-            handshake_age: peer
-                .stats
-                .last_handshake_time
-                .map(|at| now.duration_since(at).unwrap_or_default()),
+            handshake_age,
             rx_bytes: peer.stats.rx_bytes,
             tx_bytes: peer.stats.tx_bytes,
         },
