@@ -148,11 +148,16 @@ pub fn dns_names(
             EndpointHost::Name(name) => Some(name.clone()),
             EndpointHost::Address(_) => None,
         })
-        .chain(api_servers.iter().filter_map(|server| match server {
-            ApiServer::Name(name) => Some(name.clone()),
-            ApiServer::Address(_) => None,
-        }))
+        .chain(server_names(api_servers))
         .collect()
+}
+
+/// DNS names of API servers.
+pub fn server_names(api_servers: &[ApiServer]) -> impl Iterator<Item = NodeName> {
+    api_servers.iter().filter_map(|server| match server {
+        ApiServer::Name(name) => Some(name.clone()),
+        ApiServer::Address(_) => None,
+    })
 }
 
 /// What this node claims: what was configured, and its own addresses. An address of a private range is of use inside

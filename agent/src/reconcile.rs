@@ -8,7 +8,7 @@ use crate::contact::Contacts;
 use crate::desired::{Decision, Desired, Mesh, decide};
 use crate::facts::{
     ApiServer, Paths, Readings, count_paths, dns_names, host_facts, local_facts, path_states,
-    vpn_sessions,
+    server_names, vpn_sessions,
 };
 use crate::identity::Identity;
 use crate::index::{Own, Snapshot};
@@ -136,7 +136,12 @@ impl<P: Platform> Agent<P> {
             Some((mesh, peers, _)) => {
                 dns_names(&mesh.inputs.plan, peers, &self.constants.api_servers)
             }
-            None => BTreeSet::new(),
+            // Nothing that is remembered is forgotten before there is a mesh that could do without it.
+            None => {
+                let remembered = self.memory.seen().names.keys().cloned();
+                let servers = server_names(&self.constants.api_servers);
+                remembered.chain(servers).collect()
+            }
         }
     }
 
@@ -385,7 +390,8 @@ impl<P: Platform> Agent<P> {
             };
             if let Desired::Mesh(mesh) = decision.desired {
                 let known = self.last.as_ref().is_some_and(|last| last.mesh.is_some());
-                if outcome.writes > 0 || !known {
+                let failed = self.memory.problems().contains_key("guard");
+                if outcome.writes > 0 || !known || failed {
                     // IO (disk): the next boot is closed before the agent runs.
                     self.memory.note_guard(&wanted.state);
                 }

@@ -32,6 +32,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tieline_core::ids::NodeName;
 use tieline_core::peer::Claim;
+use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -68,7 +69,7 @@ pub enum ClientError {
 
 /// Runs until `stop` is ready.
 pub async fn run<P: Platform>(
-    mut agent: Agent<P>,
+    agent: Agent<P>,
     settings: &Settings,
     stop: impl Future<Output = ()>,
 ) {
@@ -76,6 +77,11 @@ pub async fn run<P: Platform>(
     let shared = Arc::new(Shared::default());
     let (state, statements) = tokio::sync::watch::channel(None);
     let server = tokio::spawn(serve(metrics.clone(), settings.metrics_address));
+    // Known without a client: the address that its configuration names. What follows the API tells of later ones.
+    let (servers, api_servers) = tokio::sync::watch::channel(Vec::new());
+    if let Ok(config) = configuration(settings.kubeconfig.as_deref()).await {
+        tell_api_server(&servers, &config);
+    }
     let follower = Follower::start({
         let (settings, own, metrics) = (settings.clone(), agent.own().clone(), metrics.clone());
         let shared = Arc::clone(&shared);
@@ -85,18 +91,16 @@ pub async fn run<P: Platform>(
                 Arc::clone(&shared),
                 own.clone(),
                 statements.clone(),
+                servers.clone(),
                 metrics.clone(),
             ))
         }
     });
-    // Known without a client: the address that its configuration names.
-    if let Ok(config) = configuration(settings.kubeconfig.as_deref()).await {
-        agent.set_api_servers(api_server(&config).into_iter().collect());
-    }
     let known_names = agent.memory.seen().names.clone();
     let mut shell = Loop {
         agent,
         shared,
+        api_servers,
         names: Names::start(known_names),
         metrics,
         state,
@@ -154,9 +158,10 @@ impl Drop for Follower {
 struct Loop<'a, P> {
     agent: Agent<P>,
     shared: Arc<Shared>,
+    api_servers: Receiver<Vec<ApiServer>>,
     names: Names,
     metrics: Metrics,
-    state: tokio::sync::watch::Sender<Option<Statement>>,
+    state: Sender<Option<Statement>>,
     settings: &'a Settings,
     previous: Option<Outcome>,
     follower: Follower,
@@ -166,6 +171,7 @@ struct Loop<'a, P> {
 enum Cause {
     Start,
     Index,
+    ApiServer,
     Names,
     Kernel,
     Tick,
@@ -216,6 +222,7 @@ impl<P: Platform> Loop<'_, P> {
             }
             let cause = tokio::select! {
                 () = self.shared.changed() => Cause::Index,
+                Ok(()) = self.api_servers.changed() => Cause::ApiServer,
                 () = self.names.changed() => Cause::Names,
                 () = self.agent.platform.changed() => Cause::Kernel,
                 () = sleep_until(resync) => Cause::Resync,
@@ -240,6 +247,8 @@ impl<P: Platform> Loop<'_, P> {
         let started = Instant::now();
         let snapshot = self.shared.snapshot();
         let answers = self.names.answers();
+        self.agent
+            .set_api_servers(self.api_servers.borrow_and_update().clone());
         let outcome = self.agent.reconcile(&snapshot, &answers).await;
         let took = started.elapsed();
         if let Some(around) = self.agent.surroundings() {
@@ -321,11 +330,12 @@ async fn follow_api(
     settings: Settings,
     shared: Arc<Shared>,
     own: Own,
-    statements: tokio::sync::watch::Receiver<Option<Statement>>,
+    statements: Receiver<Option<Statement>>,
+    servers: Sender<Vec<ApiServer>>,
     metrics: Metrics,
 ) {
     let client = loop {
-        match client(settings.kubeconfig.as_deref()).await {
+        match client(settings.kubeconfig.as_deref(), &servers).await {
             Ok(client) => break client,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "no credential for the API server");
@@ -351,8 +361,12 @@ async fn follow_api(
     );
 }
 
-async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
+async fn client(
+    kubeconfig: Option<&Path>,
+    servers: &Sender<Vec<ApiServer>>,
+) -> Result<Client, ClientError> {
     let config = configuration(kubeconfig).await?;
+    tell_api_server(servers, &config);
     Client::try_from(config).map_err(ClientError::Client)
 }
 
@@ -366,6 +380,15 @@ async fn configuration(kubeconfig: Option<&Path>) -> Result<Config, ClientError>
         }
         None => Config::incluster().map_err(ClientError::InCluster),
     }
+}
+
+fn tell_api_server(servers: &Sender<Vec<ApiServer>>, config: &Config) {
+    let found: Vec<ApiServer> = api_server(config).into_iter().collect();
+    servers.send_if_modified(|known| {
+        let differs = *known != found;
+        *known = found;
+        differs
+    });
 }
 
 fn api_server(config: &Config) -> Option<ApiServer> {

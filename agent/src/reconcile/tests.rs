@@ -343,6 +343,37 @@ async fn a_deleted_plan_is_withdrawn_and_forgotten() {
 }
 
 #[tokio::test]
+async fn a_boot_guard_that_could_not_be_written_is_written_as_soon_as_it_can_be() {
+    let mut host = Host::new();
+    let guard = host.dir.path().join("guard.nft");
+    let in_the_way = crate::files::beside(&guard);
+    std::fs::create_dir(&in_the_way).unwrap();
+    let problem = |outcome: &Outcome| outcome.store.get("guard").cloned();
+    assert!(problem(&host.apply(1).await).is_some());
+    let again = host.apply(1).await;
+    assert!(again.writes == 0 && problem(&again).is_some(), "{again:?}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let again = host.apply(1).await;
+    assert_eq!((again.writes, problem(&again)), (0, None));
+    assert!(guard.exists());
+}
+
+#[tokio::test]
+async fn before_the_first_mesh_the_api_servers_name_is_asked_for_and_no_answer_is_lost() {
+    let mut host = Host::new();
+    let name = |text: &str| NodeName::new(text).unwrap();
+    let answers = Answers::from([(name("gw.example"), vec!["192.0.2.1".parse().unwrap()])]);
+    let agent = host.agent.as_mut().unwrap();
+    agent.set_api_servers(vec![ApiServer::Name(name("api.example"))]);
+    agent.reconcile(&Snapshot::default(), &answers).await;
+    let wanted = BTreeSet::from([name("api.example"), name("gw.example")]);
+    assert_eq!(agent.names(), wanted);
+    host.apply(1).await;
+    let names = host.agent.as_ref().unwrap().names();
+    assert_eq!(names, [name("api.example")].into());
+}
+
+#[tokio::test]
 async fn a_damaged_plan_file_is_a_condition_and_the_kernel_stays_as_it_is() {
     let mut host = Host::new();
     host.apply(3).await;

@@ -14,12 +14,12 @@ use clap::Parser;
 use std::collections::BTreeMap;
 use tieline_core::host::{HostState, Liveness};
 use tieline_core::node::UnderlayDevice;
-use tokio::sync::watch::Receiver;
 use tokio::time::timeout;
 
 /// An agent whose loop runs, without an API server.
 struct Running {
     _dir: tempfile::TempDir,
+    servers: Sender<Vec<ApiServer>>,
     kernel: Fake,
     shared: Arc<Shared>,
     statements: Receiver<Option<Statement>>,
@@ -70,6 +70,7 @@ fn start() -> Running {
         .unwrap()
         .settings;
     let (state, statements) = tokio::sync::watch::channel(None);
+    let (servers, api_servers) = tokio::sync::watch::channel(Vec::new());
     let task = {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
@@ -77,6 +78,7 @@ fn start() -> Running {
                 metrics: Metrics::new(agent.platform.backend(), "1.2.3"),
                 agent,
                 shared,
+                api_servers,
                 names: Names::start(BTreeMap::new()),
                 state,
                 settings: &settings,
@@ -88,6 +90,7 @@ fn start() -> Running {
     };
     Running {
         _dir: dir,
+        servers,
         kernel,
         shared,
         statements,
@@ -179,6 +182,36 @@ async fn a_kernel_that_fails_is_tried_again_without_being_told_to() {
     let running = start();
     running.kernel.fail_reads(2);
     until("applied", || !running.kernel.state().rules.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_api_server_inside_a_planned_range_is_let_through_as_soon_as_it_is_known() {
+    let running = start();
+    until("applied", || !running.kernel.state().rules.is_empty()).await;
+    let open = || running.kernel.print().contains("throw 10.64.200.1");
+    assert!(!open());
+    let server = ApiServer::Address("10.64.200.1".parse().unwrap());
+    running.servers.send_replace(vec![server]);
+    until("let through", open).await;
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_comes_late_tells_where_the_api_server_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kubeconfig");
+    let (servers, api_servers) = tokio::sync::watch::channel(Vec::new());
+    assert!(client(Some(&path), &servers).await.is_err());
+    assert!(api_servers.borrow().is_empty());
+    let text = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "it",
+        "clusters": [{"name": "it", "cluster": {"server": "http://10.64.200.1:6443"}}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        "users": [{"name": "it", "user": {}}],
+    });
+    std::fs::write(&path, text.to_string()).unwrap();
+    assert!(client(Some(&path), &servers).await.is_ok());
+    let expected = ApiServer::Address("10.64.200.1".parse().unwrap());
+    assert_eq!(*api_servers.borrow(), [expected]);
 }
 
 #[tokio::test]
