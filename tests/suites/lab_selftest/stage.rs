@@ -61,10 +61,10 @@ pub(crate) fn planned(lab: &Lab) -> Vec<Planned> {
     let mut all: Vec<Planned> = lab
         .nodes()
         .flat_map(|node| {
-            let segment = node.spec().segment();
+            let (segment, site) = (node.spec().segment(), node.spec().site.clone());
             node.pod_prefixes()
                 .into_iter()
-                .map(move |net| Planned::new(net, segment.clone()))
+                .map(move |net| Planned::new(net, segment.clone()).at(site.clone()))
         })
         .collect();
     all.push(Planned::new("172.16.9.0/24".parse().unwrap(), "vpn/hq"));
