@@ -74,7 +74,7 @@ enum Command {
     Ledger(ledger::LedgerCommand),
     /// Take the mesh down in order: delete the ClusterLinks and wait until nothing planned is left. Grants stay.
     #[command(
-        after_help = "This is what `helm uninstall` runs first, with --cleanup-pod, which also removes from every node what its agent made.\n\nExit code: 0 all of it is gone, 1 not.\n\nExample:\n  tieline withdraw --yes"
+        after_help = "This is what `helm uninstall` runs first, with --cleanup-pod, which also removes from every node what its agent made.\nA node that is not ready keeps its part: an Event on it, TielineNotCleaned, says what and how to clean it.\n\nExit code: 0 all of it is gone, 1 not.\n\nExample:\n  tieline withdraw --yes"
     )]
     Withdraw(withdraw::WithdrawArgs),
     /// Print the version.

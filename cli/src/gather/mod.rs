@@ -133,8 +133,7 @@ pub(crate) async fn gather(args: &GatherArgs, version: &str) -> Result<()> {
         format!("{}\n", serde_json::to_string_pretty(&value)?),
     );
     bundle.add("doctor.txt", redact::text(&doctor::text(&diagnosis)));
-    let server = client
-        .apiserver_version()
+    let server = doctor::bounded(client.apiserver_version())
         .await
         .context("cannot ask for the API server's version")?;
     let versions = json!({"tieline": version, "kubernetes": server.git_version, "platform": server.platform, "gathered": now.to_string()});

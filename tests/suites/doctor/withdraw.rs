@@ -48,5 +48,13 @@ fn not_cleaned(stage: &Stage) -> Result<()> {
     for word in ["TielineNotCleaned", "tieline-agent cleanup"] {
         ensure!(told.contains(word), "{word} is not in {told}");
     }
+    // As the uninstall page asks.
+    let all = stage.kubectl(&[
+        "get",
+        "events",
+        "--namespace=default",
+        "--field-selector=reason=TielineNotCleaned",
+    ])?;
+    ensure!(all.contains("node/a"), "{all}");
     Ok(())
 }

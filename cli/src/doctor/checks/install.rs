@@ -420,7 +420,11 @@ fn versions(facts: &Facts) -> Vec<Finding> {
                     some(installed.iter())
                 ),
             )
-            .todo("use the tieline program of the version that is installed"),
+            .todo(if upgrade_is_ahead(facts) {
+                "nothing, when an upgrade comes next; else use the tieline program of the version that is installed"
+            } else {
+                "use the tieline program of the version that is installed"
+            }),
         );
     }
     if all.is_empty() && !installed.is_empty() {
