@@ -1,7 +1,7 @@
 //! What this node is to be, from what the API server and the disk say. Pure.
 //!
 //! ```text
-//!  lists complete, no plan ──────────────────────────► Withdrawn   everything of ours goes
+//!  lists complete, no plan has this cluster ─────────► Withdrawn   everything of ours goes
 //!  lists complete, plan admitted ────────────────────► Mesh        plan and peers of the API
 //!  plan refused (older), unreadable, or API silent ──► Mesh        the last good plan *and its peers*, from disk
 //!  nothing known ────────────────────────────────────► Unknown     what the kernel holds stays
@@ -14,7 +14,7 @@ use crate::index::{Own, Plans, Snapshot};
 use crate::store::{LastGood, Revisions};
 use std::fmt;
 use std::sync::Arc;
-use tieline_core::ids::Lineage;
+use tieline_core::ids::{ClusterName, Lineage};
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::peer::{AcceptedPeer, AcceptedPeers};
 
@@ -23,7 +23,7 @@ use tieline_core::peer::{AcceptedPeer, AcceptedPeers};
 pub enum Desired {
     /// Nothing is known, so nothing is changed.
     Unknown,
-    /// There is no plan: everything of ours goes.
+    /// There is no plan for this node's cluster: everything of ours goes.
     Withdrawn,
     /// Part of this mesh, or its guard alone while the own Peer is not accepted.
     Mesh(Mesh),
@@ -113,8 +113,10 @@ pub fn decide(
     else {
         return from_disk(None);
     };
-    let Some(plan) = own_plan(plans, own.find(local).map(|(_, peer)| peer)) else {
-        if snapshot.unreadable_plans > 0 {
+    let peer = own.find(local).map(|(_, peer)| peer);
+    let Some(plan) = own_plan(plans, own, peer) else {
+        let undecided = peer.is_none() && own.cluster.is_none() && !plans.is_empty();
+        if undecided || snapshot.unreadable_plans > 0 {
             return from_disk(None);
         }
         return Decision {
@@ -155,16 +157,30 @@ fn awaiting(snapshot: &Snapshot) -> Vec<&'static str> {
     .collect()
 }
 
-/// The plan that this node belongs to: the one with its segment, else the one with its cluster, else any, whose guard
-/// then holds until the node is accepted.
-fn own_plan<'a>(plans: &'a Plans, peer: Option<&AcceptedPeer>) -> Option<&'a Arc<NetworkPlan>> {
-    let with_peer = |test: &dyn Fn(&NetworkPlan, &AcceptedPeer) -> bool| {
-        let peer = peer?;
-        plans.values().find(|plan| test(plan, peer))
+/// The plan that this node belongs to: the one with its segment, else the one with its cluster. While its cluster moves from
+/// one link to another both have it, and the newer one counts. A node without a Peer goes by the name of its cluster; without
+/// that name only a plan that is alone can be its own.
+///
+/// Another link's plan is never taken in its place: its revision would count as seen, and the own one could be below it.
+fn own_plan<'a>(
+    plans: &'a Plans,
+    own: &Own,
+    peer: Option<&AcceptedPeer>,
+) -> Option<&'a Arc<NetworkPlan>> {
+    let newest = |of: &dyn Fn(&NetworkPlan) -> bool| {
+        plans
+            .values()
+            .filter(|plan| of(plan))
+            .max_by_key(|plan| plan.revision)
     };
-    with_peer(&|plan, peer| plan.segment(&peer.segment).is_some())
-        .or_else(|| with_peer(&|plan, peer| plan.cluster(&peer.cluster).is_some()))
-        .or_else(|| plans.values().next())
+    let of_cluster =
+        |cluster: &ClusterName| newest(&|plan: &NetworkPlan| plan.cluster(cluster).is_some());
+    match (peer, &own.cluster) {
+        (Some(peer), _) => newest(&|plan: &NetworkPlan| plan.segment(&peer.segment).is_some())
+            .or_else(|| of_cluster(&peer.cluster)),
+        (None, Some(cluster)) => of_cluster(cluster),
+        (None, None) => plans.values().next().filter(|_| plans.len() == 1),
+    }
 }
 
 #[cfg(test)]

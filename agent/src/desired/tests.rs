@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fixture::{inputs, keys, own, peers, plan, snapshot};
-use tieline_core::ids::SegmentName;
+use tieline_core::ids::{LinkName, SegmentName};
 
 fn mesh(decision: Decision) -> Mesh {
     match decision.desired {
@@ -76,7 +76,7 @@ fn the_same_revision_and_another_lineage_are_taken() {
 #[test]
 fn of_several_plans_the_one_with_the_own_segment_counts() {
     let mut foreign = plan(9);
-    foreign.link = tieline_core::ids::LinkName::new("aaa-other").unwrap();
+    foreign.link = LinkName::new("aaa-other").unwrap();
     for segment in &mut foreign.segments {
         segment.name = SegmentName::new(format!("other.{}", segment.site)).unwrap();
     }
@@ -85,6 +85,66 @@ fn of_several_plans_the_one_with_the_own_segment_counts() {
     plans.insert("aaa-other".to_owned(), Arc::new(foreign));
     let mesh = mesh(decide(&both, None, &seen(0), &own("a")));
     assert_eq!(mesh.inputs.plan.link.as_str(), "acme");
+}
+
+/// A plan of another link, with another cluster and other segments.
+fn foreign_plan(revision: u64) -> NetworkPlan {
+    let mut foreign = plan(revision);
+    foreign.link = LinkName::new("aaa-other").unwrap();
+    foreign.clusters[0].name = ClusterName::new("depot").unwrap();
+    for segment in &mut foreign.segments {
+        segment.name = SegmentName::new(format!("depot.{}", segment.site)).unwrap();
+        segment.cluster = Some(ClusterName::new("depot").unwrap());
+    }
+    foreign
+}
+
+fn with_plans(plans: Vec<NetworkPlan>, peers: AcceptedPeers) -> Snapshot {
+    let mut snapshot = snapshot(None, peers);
+    let named = plans
+        .into_iter()
+        .map(|plan| (plan.link.to_string(), Arc::new(plan)));
+    snapshot.plans = Some(Arc::new(named.collect()));
+    snapshot
+}
+
+#[test]
+fn before_there_is_a_peer_the_plan_of_the_own_cluster_counts_and_no_other() {
+    let named = Own {
+        cluster: Some(ClusterName::new("shop").unwrap()),
+        ..own("a")
+    };
+    let both = with_plans(vec![plan(5), foreign_plan(30)], AcceptedPeers::new());
+    let found = mesh(decide(&both, None, &seen(0), &named));
+    assert_eq!(found.inputs.plan.revision, 5);
+    let other = with_plans(vec![foreign_plan(30)], AcceptedPeers::new());
+    let decision = decide(&other, None, &seen(0), &named);
+    assert_eq!(decision.desired, Desired::Withdrawn);
+}
+
+#[test]
+fn a_node_that_knows_neither_its_peer_nor_its_cluster_takes_only_a_plan_that_is_alone() {
+    let unnamed = Own {
+        cluster: None,
+        ..own("a")
+    };
+    let one = with_plans(vec![plan(5)], AcceptedPeers::new());
+    assert!(mesh(decide(&one, None, &seen(0), &unnamed)).fresh);
+    let both = with_plans(vec![plan(5), foreign_plan(30)], AcceptedPeers::new());
+    let decision = decide(&both, None, &seen(0), &unnamed);
+    assert_eq!(decision.desired, Desired::Unknown);
+}
+
+#[test]
+fn while_the_cluster_moves_to_another_link_the_newer_plan_counts() {
+    let mut target = plan(31);
+    target.link = LinkName::new("target").unwrap();
+    for (old, new) in [(30, 31), (32, 31)] {
+        target.revision = new;
+        let moving = with_plans(vec![plan(old), target.clone()], peers("a", &keys(1)));
+        let found = mesh(decide(&moving, None, &seen(30), &own("a")));
+        assert_eq!(found.inputs.plan.revision, old.max(new));
+    }
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub struct Before {
 pub struct Proposal {
     /// All ledgers after the change; a changed one has the next revision.
     pub ledgers: Ledgers,
-    /// All plans after the change; a changed one has the next revision.
+    /// All plans after the change; a new or changed one has a revision above all that were before, of whichever plan.
     pub plans: BTreeMap<LinkName, NetworkPlan>,
     /// What each planned node is.
     pub nodes: BTreeMap<NodeId, NodePlan>,

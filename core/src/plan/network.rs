@@ -35,7 +35,7 @@ pub(super) fn plans<'a>(
     let mut indexes = VpnIndexes::reserve(before, memory);
     let hub_ledger = before.ledgers.get(&LedgerName::Hub);
     let lineage = hub_ledger.map_or(&before.lineage, |ledger| &ledger.lineage);
-    let floor = hub_ledger.map_or(0, |ledger| ledger.revision);
+    let next = highest_revision(before) + 1;
     let mut plans = BTreeMap::new();
     for name in fleet.links.keys() {
         let old = before.plans.get(name);
@@ -54,13 +54,24 @@ pub(super) fn plans<'a>(
         };
         let mut plan = draft.plan(&mut indexes, report);
         plan.lineage = lineage.clone();
-        plan.revision = old.map_or(floor + 1, |old| old.revision);
-        if old.is_some_and(|old| *old != plan) {
-            plan.revision += 1;
+        if old != Some(&plan) {
+            plan.revision = next;
         }
         plans.insert(name.clone(), plan);
     }
     plans
+}
+
+/// The highest revision that any plan of this lineage can have had. Plans of a lineage share one counter, because whoever
+/// remembers a revision compares it with the next plan of that lineage, which is another link's when a cluster has moved.
+/// Of plans that are gone the hub's ledger keeps the height.
+fn highest_revision(before: &Before) -> u64 {
+    let hub = before.ledgers.get(&LedgerName::Hub);
+    let plans = before.plans.values().map(|plan| plan.revision);
+    plans
+        .chain(hub.map(|ledger| ledger.revision))
+        .max()
+        .unwrap_or(0)
 }
 
 /// Site, peer and segment of a node that takes part.

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use tieline_core::cidr::Prefix;
+use tieline_core::ledger::LedgerName;
 
 /// The network of the README: one cluster over three sites, podCIDRs assigned, a VPN and a LAN in Berlin.
 fn three_sites() -> World {
@@ -357,6 +358,44 @@ fn services_lans_and_vpns_stay_with_the_segment_that_carries_them() {
         contents(proposal.segment("acme", "shop.aachen"))
             .contains(&"172.20.0.0/16 Service".to_owned())
     );
+}
+
+#[test]
+fn a_cluster_that_moves_to_another_link_meets_no_lower_revision_there() {
+    let mut world = three_sites();
+    world.link("other", &["10.200.0.0/16"]);
+    for number in 3..9 {
+        world.node("shop", &format!("x{number}"), &format!("site{number}"), &[]);
+        world.go();
+    }
+    let before = world.go();
+    let shop = world
+        .link("acme", &[])
+        .clusters
+        .take(&cluster_name("shop"))
+        .unwrap();
+    world.link("other", &[]).clusters.insert(shop);
+    let after = world.go();
+    let carried = before.plan_of("acme").revision;
+    assert!(before.plan_of("other").revision < carried);
+    assert!(
+        after
+            .plan_of("other")
+            .cluster(&cluster_name("shop"))
+            .is_some()
+    );
+    assert!(after.plan_of("other").revision > carried);
+}
+
+#[test]
+fn a_plan_that_is_lost_comes_back_above_what_the_hub_remembers() {
+    let mut world = three_sites();
+    world.go();
+    world.before.plans.clear();
+    // The shell has put the height of the lost plan there.
+    let hub = world.before.ledgers.get_mut(&LedgerName::Hub).unwrap();
+    hub.revision = 30;
+    assert_eq!(world.go().plan_of("acme").revision, 31);
 }
 
 #[test]

@@ -507,6 +507,20 @@ fn nothing_moves(world: &World, proposal: &Proposal) {
     }
 }
 
+/// A plan that is new or changes is above every plan of before, and above what the hub's ledger remembers of plans that
+/// are gone.
+fn revisions_only_rise(highest: &mut u64, world: &World, proposal: &Proposal) {
+    let before = *highest;
+    for (link, plan) in &proposal.plans {
+        assert!(
+            world.before.plans.get(link) == Some(plan) || plan.revision > before,
+            "plan {link} has revision {}, and {before} has been there",
+            plan.revision
+        );
+        *highest = plan.revision.max(*highest);
+    }
+}
+
 /// Invariants 4 and 5: whoever is not planned can read why.
 fn everyone_left_out_is_told(world: &World, proposal: &Proposal) {
     let report = &proposal.report;
@@ -538,6 +552,7 @@ fn everyone_left_out_is_told(world: &World, proposal: &Proposal) {
 fn run(events: &[Event]) {
     let mut world = beginning();
     let mut last = world.go();
+    let mut highest = 0;
     for event in events {
         apply(&mut world, event, &last);
         let proposal = world.look();
@@ -545,6 +560,7 @@ fn run(events: &[Event]) {
         assert_same(&proposal, &other, "the order of the input decides");
         nothing_overlaps(&proposal);
         nothing_moves(&world, &proposal);
+        revisions_only_rise(&mut highest, &world, &proposal);
         everyone_left_out_is_told(&world, &proposal);
         world.before = written(&world.before, &proposal);
         last = proposal;

@@ -290,6 +290,19 @@ fn revisions_that_fall_or_stand_still() {
         |proposal| hub(proposal).lineage = Lineage::new("another0lineage").unwrap(),
         "lineage",
     );
+    let (mut world, _) = grown();
+    let hub = world.before.ledgers.get_mut(&LedgerName::Hub);
+    hub.unwrap().revision = 9;
+    let mut proposal = world.look();
+    assert_eq!(acme(&mut proposal).revision, 10);
+    acme(&mut proposal).revision = 9;
+    let findings = check(&world.fleet, &world.before, &proposal);
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.message.contains("is not above 9")),
+        "{findings:?}"
+    );
     let (world, mut proposal) = {
         let (mut world, _) = grown();
         let proposal = world.go();
