@@ -55,7 +55,7 @@ pub const SCHEMA_NUMBER: u32 = 2;
 /// number and the limits on object names.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    use schema::{LABEL, LEDGER, OBJECT, finished};
+    use schema::{ATTACHMENT, LABEL, LEDGER, OBJECT, finished};
     vec![
         finished::<AddressLedger>(LEDGER),
         finished::<ClusterLink>(LABEL),
@@ -63,6 +63,6 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         finished::<NetworkPlan>(LABEL),
         finished::<Peer>(OBJECT),
         finished::<Site>(LABEL),
-        finished::<VpnAttachment>(LABEL),
+        finished::<VpnAttachment>(ATTACHMENT),
     ]
 }

@@ -372,6 +372,11 @@ pub(crate) const LABEL: NameRule = Some((
     "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
     "choose a name of at most 63 characters without '.': it is used as a label value",
 ));
+/// The same, and no attachment's Secrets have the names of another one's.
+pub(crate) const ATTACHMENT: NameRule = Some((
+    "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.') && !self.metadata.name.endsWith('-config')",
+    "choose a name of at most 63 characters without '.' that does not end in '-config': it is used as a label value, and the Secret tieline-vpn-NAME-config holds the configuration of VpnAttachment NAME",
+));
 /// Ledgers are found by name.
 pub(crate) const LEDGER: NameRule = Some((
     "self.metadata.name == 'hub' || (self.metadata.name.startsWith('cluster-') && self.metadata.name.size() <= 71 && !self.metadata.name.contains('.'))",

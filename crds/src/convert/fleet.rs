@@ -209,6 +209,12 @@ pub fn site(object: &crate::Site) -> Result<(SiteName, fleet::Site), Invalid> {
 pub fn vpn(object: &crate::VpnAttachment) -> Result<(VpnName, fleet::Vpn), Invalid> {
     let at = Object::new("VpnAttachment", &object.metadata);
     let spec = &object.spec;
+    if let Some(other) = at.name.strip_suffix("-config") {
+        return Err(at.invalid(
+            "metadata.name",
+            format_args!("choose a name that does not end in -config: the Secret for this attachment's key would be the one for the configuration of VpnAttachment {other}"),
+        ));
+    }
     let Some(wireguard) = &spec.wireguard else {
         return Err(at.invalid(
             "spec",

@@ -157,6 +157,19 @@ fn a_site_arrives_with_its_public_addresses() {
 }
 
 #[test]
+fn an_attachment_is_not_named_like_the_configuration_of_another() {
+    let named = |name: &str| {
+        vpn(&from_yaml::<VpnAttachment>(&format!(
+            "metadata: {{name: {name}}}\nspec: {{site: dc, prefixes: [172.16.0.0/16], wireguard: {{peerPublicKey: {KEY}}}}}"
+        )))
+    };
+    assert!(named("hq").is_ok() && named("config").is_ok());
+    let error = named("hq-config").unwrap_err();
+    assert_eq!(error.field, "metadata.name");
+    assert!(error.message.contains("VpnAttachment hq"), "{error}");
+}
+
+#[test]
 fn a_vpn_arrives_and_its_endpoint_needs_a_port() {
     let yaml = |endpoint: &str, key: &str| {
         from_yaml::<VpnAttachment>(&format!(

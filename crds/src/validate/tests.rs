@@ -129,6 +129,11 @@ fn a_cel_rule_says_what_to_write() {
         "spec.members.clusters[0]",
         "lower-case",
     );
+    refused(
+        "kind: VpnAttachment\nmetadata: {name: hq-config}\nspec: {site: dc, prefixes: [10.0.0.0/8], wireguard: {peerPublicKey: CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=}}",
+        "",
+        "does not end in '-config'",
+    );
     let vpn = |wireguard: &str| {
         format!(
             "kind: VpnAttachment\nmetadata: {{name: a}}\nspec: {{site: dc, prefixes: [10.0.0.0/8]{wireguard}}}"
