@@ -38,27 +38,44 @@ impl Leadership {
     /// Whether this process may write now.
     #[must_use]
     pub fn holds(&self) -> bool {
-        match *self.0.borrow() {
-            Term::Always => true,
-            Term::Until(until) => Instant::now() < until,
-            Term::No => false,
+        self.0.borrow().holds(Instant::now())
+    }
+}
+
+impl Term {
+    fn holds(self, at: Instant) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Until(until) => at < until,
+            Self::No => false,
         }
     }
 }
 
-/// Takes part in the election until `shutdown`, then gives the Lease back. `gained` is called when leadership begins.
+/// What a look at the Lease has changed for a process that `led`: `Some(true)` when leadership begins, `Some(false)` when it
+/// ends. One that lapsed while the API server was silent begins anew when it is renewed: what came up in between was not done.
+fn turn(led: bool, was: Term, now: Term, at: Instant) -> Option<bool> {
+    let held = led && was.holds(at);
+    match now.holds(at) {
+        true => (!held).then_some(true),
+        false => led.then_some(false),
+    }
+}
+
+/// Takes part in the election until `shutdown`, then gives the Lease back. `turned` is told when leadership begins and ends.
 pub fn elect(
     client: Client,
     namespace: String,
     identity: String,
     duration: Duration,
     mut shutdown: watch::Receiver<bool>,
-    gained: impl Fn() + Send + 'static,
+    turned: impl Fn(bool) + Send + 'static,
 ) -> (Leadership, tokio::task::JoinHandle<()>) {
     let (sender, receiver) = watch::channel(Term::No);
     let api: Api<Lease> = Api::namespaced(client, &namespace);
     let task = tokio::spawn(async move {
         let mut elector = Elector::new(identity.clone(), duration);
+        let mut led = false;
         tracing::info!(%identity, lease = LEASE, "waiting to lead");
         loop {
             let wait = elector.period();
@@ -71,16 +88,16 @@ pub fn elect(
                 }
                 Err(_) => tracing::warn!("the API server does not answer about the Lease"),
             }
-            let was = *sender.borrow();
             let now = elector.leads_until().map_or(Term::No, Term::Until);
-            sender.send_replace(now);
-            match (was, now) {
-                (Term::No, Term::Until(_)) => {
+            let was = sender.send_replace(now);
+            if let Some(leads) = turn(led, was, now, Instant::now()) {
+                if leads {
                     tracing::info!(%identity, "leading");
-                    gained();
+                } else {
+                    tracing::warn!(%identity, "no longer leading");
                 }
-                (Term::Until(_), Term::No) => tracing::warn!(%identity, "no longer leading"),
-                _ => {}
+                led = leads;
+                turned(leads);
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -174,5 +191,28 @@ fn record_of(lease: &Lease) -> Record {
         ),
         transitions: spec.lease_transitions.unwrap_or(0),
         version: lease.metadata.resource_version.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_term_that_lapsed_begins_anew_when_it_is_renewed() {
+        let start = Instant::now();
+        let at = start + Duration::from_secs(60);
+        let (past, future) = (Term::Until(start), Term::Until(at + Duration::from_secs(9)));
+        assert_eq!(turn(false, Term::No, future, at), Some(true));
+        assert_eq!(turn(true, future, future, at), None);
+        assert_eq!(
+            turn(true, past, future, at),
+            Some(true),
+            "lapsed and renewed"
+        );
+        assert_eq!(turn(true, past, past, at), Some(false), "lapsed");
+        assert_eq!(turn(false, past, future, at), Some(true), "renewed later");
+        assert_eq!(turn(true, future, Term::No, at), Some(false));
+        assert_eq!(turn(false, past, past, at), None);
     }
 }

@@ -123,7 +123,7 @@ pub async fn run(
         return Ok(());
     }
     let (leadership, election) = if options.leader_elect {
-        let gained = store.clone();
+        let (bell, gauge) = (store.clone(), metrics.clone());
         let duration = Duration::from_secs(u64::from(options.lease_seconds));
         let candidate = (client.clone(), options.namespace.clone(), identity.clone());
         let (leadership, task) = lease::elect(
@@ -132,10 +132,16 @@ pub async fn run(
             candidate.2,
             duration,
             shutdown.clone(),
-            move || gained.ring(),
+            move |leads| {
+                gauge.leading.set(i64::from(leads));
+                if leads {
+                    bell.ring();
+                }
+            },
         );
         (leadership, Some(task))
     } else {
+        metrics.leading.set(1);
         (Leadership::always(), None)
     };
 
@@ -164,6 +170,7 @@ pub async fn run(
         fresh: Lineage::new(random(16))?,
         memory: world::Memory::default(),
         seen: restore::Seen::default(),
+        agent_port: options.agent_port,
     };
 
     let resync = Duration::from_secs(options.resync);
@@ -178,7 +185,6 @@ pub async fn run(
             _ = shutdown.wait_for(|stop| *stop) => break,
         }
         wait = resync;
-        metrics.leading.set(i64::from(writer.leads()));
         if !writer.leads() || !store.snapshot().is_complete() {
             continue;
         }
@@ -257,7 +263,7 @@ fn report(pass: &Decided, metrics: &Metrics, told: &mut BTreeSet<String>) {
         .iter()
         .map(|(reason, message)| format!("{reason}: {message}"));
     let errors: BTreeSet<String> = trouble
-        .chain(pass.refused.iter().map(ToString::to_string))
+        .chain(pass.refused.iter().map(|it| it.error.to_string()))
         .collect();
     let warnings: BTreeSet<String> = pass.world.invalid.iter().map(ToString::to_string).collect();
     for error in errors.difference(told) {

@@ -3,6 +3,7 @@
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use tieline_core::host::DEFAULT_PORT;
 use tieline_core::ids::ClusterName;
 
 /// Plans addresses and meshes for ClusterLinks and writes them to the Kubernetes API.
@@ -57,6 +58,10 @@ pub struct Options {
     /// Seconds between full passes when nothing happens (with up to a tenth more, so that operators do not march in step).
     #[arg(long, env = "TIELINE_RESYNC", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub resync: u64,
+
+    /// The agents' first UDP port (their flag --port): it is what VPN endpoints are made of.
+    #[arg(long, env = "TIELINE_PORT", value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..=65_455))]
+    pub agent_port: u16,
 
     /// How log lines look.
     #[arg(

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use tieline_core::cidr::PrefixSet;
-use tieline_core::host::{DEFAULT_PORT, DeviceName};
+use tieline_core::host::DeviceName;
 use tieline_core::ids::{LinkName, PeerName, VpnName};
 use tieline_core::keys::PublicKey;
 use tieline_core::network_plan::{NetworkPlan, PlanVpn};
@@ -62,12 +62,13 @@ pub struct Attachment {
     secret: Option<AttachmentSecret>,
 }
 
-/// All attachments that plans carry, and the Secrets that have to be created for their keys.
+/// All attachments that plans carry, and the Secrets that have to be created for their keys. `port` is the agents' first one.
 #[must_use]
 pub fn attachments(
     index: &Index,
     plans: &BTreeMap<LinkName, NetworkPlan>,
     peers: &AcceptedPeers,
+    port: u16,
     rng: &mut impl CryptoRngCore,
 ) -> (BTreeMap<VpnName, Attachment>, Vec<Secret>) {
     let mut found = BTreeMap::new();
@@ -90,7 +91,7 @@ pub fn attachments(
             let attachment = Attachment {
                 link: link.clone(),
                 public_key,
-                endpoints: endpoints(plan, vpn, peers),
+                endpoints: endpoints(plan, vpn, peers, DeviceName::vpn(vpn.index).port(port)),
                 gateways: gateways(plan, vpn),
                 waits,
                 secret,
@@ -352,8 +353,7 @@ fn gateways(plan: &NetworkPlan, vpn: &PlanVpn) -> BTreeSet<PeerName> {
 }
 
 /// Where the other side reaches the attachment: the site's public addresses, or the gateways' own, public ones first.
-fn endpoints(plan: &NetworkPlan, vpn: &PlanVpn, peers: &AcceptedPeers) -> Vec<String> {
-    let port = DeviceName::vpn(vpn.index).port(DEFAULT_PORT);
+fn endpoints(plan: &NetworkPlan, vpn: &PlanVpn, peers: &AcceptedPeers, port: u16) -> Vec<String> {
     let site = plan
         .site(&vpn.site)
         .map(|site| site.public_addresses.as_slice())
@@ -403,6 +403,12 @@ fn value(secret: &Secret, key: &str) -> Option<String> {
 
 fn text<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
     std::str::from_utf8(&secret.data.as_ref()?.get(key)?.0).ok()
+}
+
+/// The attachment that a Secret belongs to.
+pub(crate) fn attachment_of(secret: &Secret) -> Option<&str> {
+    let labels = secret.metadata.labels.as_ref()?;
+    labels.get(ATTACHMENT).map(String::as_str)
 }
 
 fn secret(name: &str, vpn: &str, values: BTreeMap<&str, String>) -> Secret {

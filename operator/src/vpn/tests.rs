@@ -4,6 +4,7 @@ use crypto_box::SecretKey;
 use crypto_box::aead::OsRng;
 use serde_json::json;
 use tieline_core::fleet::Granularity;
+use tieline_core::host::DEFAULT_PORT;
 use tieline_core::ids::Lineage;
 use tieline_core::network_plan::{Allow, Gateway, PlanCluster, PlanSite, Segment};
 use tieline_core::peer::{AcceptedPeer, Endpoint};
@@ -126,11 +127,11 @@ fn plans() -> BTreeMap<LinkName, NetworkPlan> {
 #[test]
 fn a_key_is_made_once_and_then_read() {
     let mut index = index(true);
-    let (first, new) = attachments(&index, &plans(), &peers(), &mut OsRng);
+    let (first, new) = attachments(&index, &plans(), &peers(), DEFAULT_PORT, &mut OsRng);
     assert_eq!(new.len(), 1);
     assert_eq!(new[0].metadata.name.as_deref(), Some("tieline-vpn-hq"));
     index.apply(new[0].clone());
-    let (second, new) = attachments(&index, &plans(), &peers(), &mut OsRng);
+    let (second, new) = attachments(&index, &plans(), &peers(), DEFAULT_PORT, &mut OsRng);
     assert!(new.is_empty());
     assert_eq!(first, second);
     assert!(first.values().next().unwrap().public_key.is_some());
@@ -139,7 +140,7 @@ fn a_key_is_made_once_and_then_read() {
 #[test]
 fn only_gateways_with_a_sealing_key_get_a_box_and_only_they_open_it() {
     let index = index(true);
-    let (attachments, _) = attachments(&index, &plans(), &peers(), &mut OsRng);
+    let (attachments, _) = attachments(&index, &plans(), &peers(), DEFAULT_PORT, &mut OsRng);
     let (key, claims) = claims(5);
     let mut peers = peers();
     seal(&attachments, &mut peers, &claims, &mut OsRng);
@@ -161,12 +162,12 @@ fn only_gateways_with_a_sealing_key_get_a_box_and_only_they_open_it() {
 #[test]
 fn a_box_is_made_anew_only_for_another_secret_or_another_recipient() {
     let mut index = index(true);
-    let (_, new) = attachments(&index, &plans(), &peers(), &mut OsRng);
+    let (_, new) = attachments(&index, &plans(), &peers(), DEFAULT_PORT, &mut OsRng);
     index.apply(new[0].clone());
     let mut peers = peers();
     let name: PeerName = "shop.p1".parse().unwrap();
     let mut step = |index: &Index, seed: Option<u8>| {
-        let (attachments, _) = attachments(index, &plans(), &peers, &mut OsRng);
+        let (attachments, _) = attachments(index, &plans(), &peers, DEFAULT_PORT, &mut OsRng);
         let claims = seed.map(|seed| claims(seed).1).unwrap_or_default();
         seal(&attachments, &mut peers, &claims, &mut OsRng);
         peers[&name].sealed.clone()
@@ -198,7 +199,7 @@ fn a_box_is_made_anew_only_for_another_secret_or_another_recipient() {
 
 #[test]
 fn what_is_missing_is_said_with_what_to_write() {
-    let (found, new) = attachments(&index(false), &plans(), &peers(), &mut OsRng);
+    let (found, new) = attachments(&index(false), &plans(), &peers(), DEFAULT_PORT, &mut OsRng);
     let (reason, message) = found.values().next().unwrap().waits.clone().unwrap();
     assert_eq!(reason, "PresharedKeyMissing");
     assert!(
@@ -213,7 +214,7 @@ fn what_is_missing_is_said_with_what_to_write() {
         "hq",
         BTreeMap::from([(PRIVATE_KEY, "garbage".to_owned())]),
     ));
-    let (found, new) = attachments(&index, &plans(), &peers(), &mut OsRng);
+    let (found, new) = attachments(&index, &plans(), &peers(), DEFAULT_PORT, &mut OsRng);
     assert_eq!(
         found.values().next().unwrap().waits.as_ref().unwrap().0,
         "KeyUnreadable"
@@ -224,7 +225,7 @@ fn what_is_missing_is_said_with_what_to_write() {
 #[test]
 fn the_other_side_gets_a_configuration_that_names_what_it_may_reach() {
     let mut index = index(true);
-    let (attachments, _) = attachments(&index, &plans(), &peers(), &mut OsRng);
+    let (attachments, _) = attachments(&index, &plans(), &peers(), DEFAULT_PORT, &mut OsRng);
     let written = configurations(&index, &plans(), &attachments);
     let config = text(&written[0], CONFIG).unwrap();
     for line in [
@@ -257,4 +258,23 @@ fn the_other_side_gets_a_configuration_that_names_what_it_may_reach() {
         gone[0].metadata.name.as_deref(),
         Some("tieline-vpn-hq-config")
     );
+}
+
+#[test]
+fn endpoints_have_the_port_that_agents_are_told() {
+    let default = attachments(&index(true), &plans(), &peers(), DEFAULT_PORT, &mut OsRng).0;
+    let moved = attachments(&index(true), &plans(), &peers(), 31_000, &mut OsRng).0;
+    let ports = |found: BTreeMap<VpnName, Attachment>| -> Vec<u16> {
+        let endpoints = found.into_values().flat_map(|it| it.endpoints);
+        endpoints
+            .map(|it| it.rsplit_once(':').unwrap().1.parse().unwrap())
+            .collect()
+    };
+    let (default, moved) = (ports(default), ports(moved));
+    assert!(!default.is_empty());
+    let expected: Vec<u16> = default
+        .iter()
+        .map(|port| port - DEFAULT_PORT + 31_000)
+        .collect();
+    assert_eq!(moved, expected);
 }
