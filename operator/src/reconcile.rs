@@ -17,6 +17,7 @@ use crate::vpn::{self, Attachment};
 use crate::world::{self, Memory, World};
 use crate::write::{Write, WriteError, Writer, differs};
 use crypto_box::aead::OsRng;
+use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use tieline_core::check::{Finding, check};
@@ -24,7 +25,7 @@ use tieline_core::claims::{Accepted, accept};
 use tieline_core::ids::{ClusterName, Lineage, LinkName, VpnName};
 use tieline_core::ledger::LedgerName;
 use tieline_core::network_plan::NetworkPlan;
-use tieline_core::plan::{Notice, Proposal, plan};
+use tieline_core::plan::{Notice, Proposal, listed, plan};
 use tieline_crds::convert::{self, Invalid};
 
 /// One pass. Ends early when this process does not lead, when a ledger has changed since it was read, or when the API
@@ -46,6 +47,7 @@ pub async fn reconcile(
         &index,
         &decided.proposal.plans,
         &decided.accepted.peers,
+        keeper.agent_port,
         &mut OsRng,
     );
     decided.attachments = attachments;
@@ -57,16 +59,18 @@ pub async fn reconcile(
     // IO: ledgers, by compare-and-swap. The hub's goes first: a cluster's ledger splits what the hub has granted, so it
     // must never be ahead of it, not even when a pass ends half-way.
     for level in ledgers(&index, &decided) {
-        decided.settle(writer.send_all(level).await)?;
+        send(writer, &mut decided, level).await?;
         if decided.ledger_refused() {
             return Ok(decided);
         }
     }
 
     // IO: plans, and the keys of new attachments.
-    let mut writes = plans(&index, &mut decided);
+    keeper.seen.note_plans(&decided.proposal.plans);
+    let [first, mut writes] = plans(&index, &mut decided);
+    send(writer, &mut decided, first).await?;
     writes.extend(keys.into_iter().map(Write::NewSecret));
-    decided.settle(writer.send_all(writes).await)?;
+    send(writer, &mut decided, writes).await?;
 
     // Pure: secrets of gateways, sealed where something changed.
     let claims = &decided.world.claims;
@@ -85,8 +89,54 @@ pub async fn reconcile(
     let configurations = vpn::configurations(&index, plans, &decided.attachments);
     writes.extend(configurations.into_iter().map(Write::Secret));
     writes.extend(vpn::obsolete(&index).into_iter().map(Write::DeleteSecret));
-    decided.settle(writer.send_all(writes).await)?;
+    send(writer, &mut decided, writes).await?;
     Ok(decided)
+}
+
+/// Sends independent writes. What was stored and what was refused is kept; the first error that ends a pass is passed on.
+async fn send(
+    writer: &Writer,
+    decided: &mut Decided,
+    writes: Vec<Write>,
+) -> Result<(), WriteError> {
+    let about: Vec<_> = writes
+        .iter()
+        .map(|write| (write.object(), link_of(&decided.world, write)))
+        .collect();
+    for ((object, link), result) in about.into_iter().zip(writer.send_all(writes).await) {
+        match result {
+            Ok(()) => drop(decided.stored.insert(object)),
+            Err(error @ WriteError::Refused { .. }) => {
+                decided.refused.push(RefusedWrite { link, error });
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(())
+}
+
+/// The link that a write is for. Ledgers are everybody's.
+fn link_of(world: &World, write: &Write) -> Option<LinkName> {
+    let of_cluster = |cluster: &str| {
+        let mut links = world.fleet.links.iter();
+        let found = links.find(|(_, link)| link.clusters.iter().any(|it| it.as_str() == cluster));
+        found.map(|(name, _)| name.clone())
+    };
+    let of_vpn = |vpn: &str| {
+        let mut links = world.fleet.links.iter();
+        let found = links.find(|(_, link)| link.vpns.iter().any(|it| it.as_str() == vpn));
+        found.map(|(name, _)| name.clone())
+    };
+    match write {
+        Write::Ledger(_) => None,
+        Write::Plan(name, _) => LinkName::new(name.as_str()).ok(),
+        Write::DeletePlan(plan) => LinkName::new(plan.spec.link.as_str()).ok(),
+        Write::Peer(_, spec) => of_cluster(&spec.cluster),
+        Write::DeletePeer(peer) => of_cluster(&peer.spec.cluster),
+        Write::PodCidrs(..) => of_cluster(world.local.as_str()),
+        Write::NewSecret(secret) | Write::Secret(secret) => of_vpn(vpn::attachment_of(secret)?),
+        Write::DeleteSecret(secret) => of_vpn(vpn::attachment_of(secret)?),
+    }
 }
 
 /// What outlives a pass.
@@ -100,6 +150,17 @@ pub struct Keeper {
     pub memory: Memory,
     /// Highest revisions seen.
     pub seen: Seen,
+    /// The agents' first UDP port.
+    pub agent_port: u16,
+}
+
+/// A write that the API server refused.
+#[derive(Debug)]
+pub struct RefusedWrite {
+    /// The link that it was for; without one it concerns all.
+    pub link: Option<LinkName>,
+    /// What the API server said.
+    pub error: WriteError,
 }
 
 /// The outcome of a pass, from which statuses follow.
@@ -115,14 +176,18 @@ pub struct Decided {
     pub attachments: BTreeMap<VpnName, Attachment>,
     /// Ledgers that give no new grants.
     pub frozen: BTreeMap<LedgerName, Frozen>,
+    /// Ledgers whose word of an accepted restore has done its work.
+    pub spent: BTreeSet<LedgerName>,
     /// Where a cluster's ledger splits what the hub's does not hold.
     pub disagreements: Vec<Disagreement>,
     /// Plans that are too large to be written.
     pub too_large: BTreeMap<LinkName, String>,
     /// Why nothing was written: reason and message.
     pub trouble: Option<(&'static str, String)>,
+    /// Kind and name of what was stored.
+    pub stored: BTreeSet<(&'static str, String)>,
     /// Writes that the API server refused.
-    pub refused: Vec<WriteError>,
+    pub refused: Vec<RefusedWrite>,
 }
 
 impl Decided {
@@ -152,20 +217,9 @@ impl Decided {
             .filter(|plan| self.world.aside.contains_key(&plan.link))
     }
 
-    /// Keeps refusals, and passes on the first error that ends a pass.
-    fn settle(&mut self, errors: Vec<WriteError>) -> Result<(), WriteError> {
-        for error in errors {
-            match error {
-                WriteError::Refused { .. } => self.refused.push(error),
-                other => return Err(other),
-            }
-        }
-        Ok(())
-    }
-
     /// Nothing may follow a ledger that was not stored.
     fn ledger_refused(&mut self) -> bool {
-        let Some(error) = self.refused.first() else {
+        let Some(RefusedWrite { error, .. }) = self.refused.first() else {
             return false;
         };
         self.trouble = Some(("LedgerRefused", format!("nothing else is written: {error}")));
@@ -178,6 +232,7 @@ fn decide(index: &Index, keeper: &mut Keeper) -> Decided {
     let mut world = world::read(index, &mut keeper.memory, &keeper.cluster, &keeper.fresh);
     let frozen = restore::freeze(index, &mut world, &mut keeper.seen);
     let disagreements = restore::agree(index, &mut world, &frozen);
+    let spent = restore::spent(index, &world, &frozen, &disagreements);
     let waiting = restore::restrict(&mut world.fleet, &world.before.ledgers, &frozen);
     world.notices.extend(waiting);
     let proposal = plan(&world.fleet, &world.before);
@@ -193,9 +248,11 @@ fn decide(index: &Index, keeper: &mut Keeper) -> Decided {
         accepted,
         attachments: BTreeMap::new(),
         frozen,
+        spent,
         disagreements,
         too_large: BTreeMap::new(),
         trouble,
+        stored: BTreeSet::new(),
         refused: Vec::new(),
     }
 }
@@ -206,16 +263,16 @@ fn trouble(
     findings: &[Finding],
 ) -> Option<(&'static str, String)> {
     if !broken.is_empty() {
-        let what = world::some_of(broken.iter());
+        let what = listed(broken);
         let message = format!("nothing is decided while this cannot be read: {what}");
         return Some(("RecordUnreadable", message));
     }
     if !disagreements.is_empty() {
-        let what = world::some_of(disagreements.iter());
+        let what = listed(disagreements);
         return Some(("LedgersDisagree", format!("nothing is written: {what}")));
     }
     if !findings.is_empty() {
-        let what = world::some_of(findings.iter());
+        let what = listed(findings);
         let message = format!("the plan breaks invariants, so nothing is written: {what}");
         return Some(("CheckFailed", message));
     }
@@ -227,10 +284,14 @@ fn ledgers(index: &Index, decided: &Decided) -> [Vec<Write>; 2] {
     let [mut hub, mut clusters] = [Vec::new(), Vec::new()];
     for (name, ledger) in &decided.proposal.ledgers {
         let mut object = convert::ledger_object(name, ledger);
+        let spent = decided.spent.contains(name);
         match index.ledgers.get(&name.to_string()) {
-            Some(held) if !differs(&object.spec, Some(&held.spec)) => continue,
+            Some(held) if !spent && !differs(&object.spec, Some(&held.spec)) => continue,
             Some(held) => object.metadata = held.metadata.clone(),
             None => {}
+        }
+        if spent {
+            object.annotations_mut().remove(restore::ACCEPT);
         }
         let level = match name {
             LedgerName::Hub => &mut hub,
@@ -241,23 +302,33 @@ fn ledgers(index: &Index, decided: &Decided) -> [Vec<Write>; 2] {
     [hub, clusters]
 }
 
-/// Plans that changed and fit into an object.
-fn plans(index: &Index, decided: &mut Decided) -> Vec<Write> {
-    let mut changed = Vec::new();
+/// Plans that changed and fit into an object, in two steps: a plan that a cluster moves to is written before the one that
+/// loses it, because agents of a cluster that is in no plan withdraw.
+fn plans(index: &Index, decided: &mut Decided) -> [Vec<Write>; 2] {
+    let [mut gaining, mut others] = [Vec::new(), Vec::new()];
+    let world = &decided.world;
     for (link, plan) in &decided.proposal.plans {
-        if decided.world.aside.contains_key(link) {
+        if world.aside.contains_key(link) || world.behind.contains_key(link) {
             continue;
         }
-        match convert::plan_spec(plan) {
-            Ok(spec) => {
-                if differs(&spec, index.plans.get(link.as_str()).map(|held| &held.spec)) {
-                    changed.push(Write::Plan(link.to_string(), Box::new(spec)));
-                }
+        let spec = match convert::plan_spec(plan) {
+            Ok(spec) => spec,
+            Err(error) => {
+                decided.too_large.insert(link.clone(), error.to_string());
+                continue;
             }
-            Err(error) => drop(decided.too_large.insert(link.clone(), error.to_string())),
+        };
+        if !differs(&spec, index.plans.get(link.as_str()).map(|held| &held.spec)) {
+            continue;
         }
+        let gains = plan.clusters.iter().any(|cluster| {
+            let mut others = world.before.plans.values().filter(|it| it.link != *link);
+            others.any(|other| other.cluster(&cluster.name).is_some())
+        });
+        let step = if gains { &mut gaining } else { &mut others };
+        step.push(Write::Plan(link.to_string(), Box::new(spec)));
     }
-    changed
+    [gaining, others]
 }
 
 /// Peers that changed.

@@ -5,7 +5,12 @@
 //! the restore by the annotation [`ACCEPT`], whose value is the revision that is given up.
 //!
 //! Who can tell: this process ([`Seen`]), the status of the ledger and of its Cluster, and agents that carry a newer plan
-//! than there is.
+//! than there is. Such a plan is left as it stands meanwhile: its next revision would be above what agents carry.
+//!
+//! A plan that is gone while its link is there was deleted, not restored: it comes back above everything that is known of
+//! it ([`freeze`] raises the hub's ledger to that height).
+//!
+//! The word counts once: when nothing is left to accept, the annotation is removed ([`spent`]).
 
 mod levels;
 
@@ -17,8 +22,9 @@ use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use tieline_core::fleet::Fleet;
-use tieline_core::ids::{ClusterName, Lineage, LinkName};
+use tieline_core::ids::{ClusterName, Lineage, LinkName, PeerName};
 use tieline_core::ledger::{Ledger, LedgerName, Ledgers, Owner, State, Use};
+use tieline_core::network_plan::NetworkPlan;
 use tieline_core::plan::Notice;
 
 /// Annotation on an AddressLedger: the revision that an administrator gives up.
@@ -29,7 +35,35 @@ pub const LEDGER_FROZEN: &str = "LedgerFrozen";
 
 /// Highest revisions that this process has seen.
 #[derive(Debug, Clone, Default)]
-pub struct Seen(BTreeMap<LedgerName, (Lineage, u64)>);
+pub struct Seen {
+    ledgers: BTreeMap<LedgerName, (Lineage, u64)>,
+    plans: BTreeMap<LinkName, (Lineage, u64)>,
+}
+
+impl Seen {
+    /// Remembers plans as they are, or are about to be.
+    pub fn note_plans(&mut self, plans: &BTreeMap<LinkName, NetworkPlan>) {
+        for (link, plan) in plans {
+            raise(&mut self.plans, link, &plan.lineage, plan.revision);
+        }
+    }
+}
+
+/// Keeps the highest revision of the current lineage.
+fn raise<N: Ord + Clone>(
+    seen: &mut BTreeMap<N, (Lineage, u64)>,
+    name: &N,
+    lineage: &Lineage,
+    revision: u64,
+) {
+    let entry = seen
+        .entry(name.clone())
+        .or_insert_with(|| (lineage.clone(), 0));
+    if entry.0 != *lineage {
+        *entry = (lineage.clone(), 0);
+    }
+    entry.1 = entry.1.max(revision);
+}
 
 /// A ledger that gives no new grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +75,16 @@ pub struct Frozen {
     /// What there is.
     pub has: u64,
     /// The plan that is older than what an agent carries; without it, it is the ledger itself that is older.
-    pub plan: Option<LinkName>,
+    pub plan: Option<Carried>,
+}
+
+/// A plan of which an agent carries a newer revision than there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// The plan's link.
+    pub link: LinkName,
+    /// The Peer whose agent says so.
+    pub by: PeerName,
 }
 
 impl Frozen {
@@ -54,43 +97,36 @@ impl Frozen {
 
 impl fmt::Display for Frozen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            ledger, seen, has, ..
+        } = self;
         match &self.plan {
-            Some(link) => write!(f, "NetworkPlan {link}")?,
-            None => write!(f, "AddressLedger {}", self.ledger)?,
+            Some(Carried { link, by }) => write!(
+                f,
+                "NetworkPlan {link} is at revision {has}, but revision {seen} has been seen: the agent of Peer {by} carries it"
+            )?,
+            None => write!(
+                f,
+                "AddressLedger {ledger} is at revision {has}, but revision {seen} has been seen"
+            )?,
         }
         write!(
             f,
-            " is at revision {}, but revision {} has been seen: it was restored from an older backup. What was granted since is \
-             unknown, so new grants wait. To go on from what the ledger holds: tieline ledger accept-restore {} --yes (or kubectl annotate \
-             addressledgers.tieline.dev {} --overwrite {ACCEPT}={})",
-            self.has, self.seen, self.ledger, self.ledger, self.seen
+            ". It was restored from an older backup. What was granted since is unknown, so new grants wait. To go on from what \
+             the ledger holds: tieline ledger accept-restore {ledger} --yes (or kubectl annotate addressledgers.tieline.dev \
+             {ledger} --overwrite {ACCEPT}={seen})"
         )
     }
 }
 
 /// Which ledgers are frozen. Where a restore was accepted, the revisions of `world` are raised above what was seen, so that
-/// agents, who apply no lower one, follow.
+/// agents, who apply no lower one, follow. Plans that wait for that word are noted in `world.behind`.
 pub fn freeze(index: &Index, world: &mut World, seen: &mut Seen) -> BTreeMap<LedgerName, Frozen> {
     let mut frozen = BTreeMap::new();
     let newer = newer_plans(world);
     for (name, ledger) in &mut world.before.ledgers {
-        let object = index.ledgers.get(&name.to_string());
-        let accepted: u64 = object
-            .and_then(|it| it.annotations().get(ACCEPT)?.parse().ok())
-            .unwrap_or(0);
-        let known = seen
-            .0
-            .get(name)
-            .filter(|(lineage, _)| *lineage == ledger.lineage)
-            .map_or(0, |(_, revision)| *revision);
-        let told = object
-            .and_then(|it| it.status.as_ref()?.acknowledged_revision)
-            .unwrap_or(0);
-        let noted = match name {
-            LedgerName::Cluster(cluster) => noted(index, cluster, &ledger.lineage),
-            LedgerName::Hub => 0,
-        };
-        let highest = known.max(told).max(noted);
+        let accepted = accepted(index, name).unwrap_or(0);
+        let highest = highest_seen(index, seen, name, ledger);
         if highest > ledger.revision {
             if accepted >= highest {
                 ledger.revision = highest;
@@ -98,26 +134,124 @@ pub fn freeze(index: &Index, world: &mut World, seen: &mut Seen) -> BTreeMap<Led
                 frozen.insert(name.clone(), behind(name, ledger.revision, highest, None));
             }
         }
-        for (link, (has, applied, clusters)) in &newer {
+        for (link, plan) in &newer {
             let concerned = match name {
                 LedgerName::Hub => true,
-                LedgerName::Cluster(cluster) => clusters.contains(cluster),
+                LedgerName::Cluster(cluster) => plan.clusters.contains(cluster),
             };
-            if concerned && accepted < *applied {
-                frozen
-                    .entry(name.clone())
-                    .or_insert_with(|| behind(name, *has, *applied, Some(link.clone())));
+            if concerned && accepted < plan.applied {
+                let carried = Carried {
+                    link: link.clone(),
+                    by: plan.by.clone(),
+                };
+                let found = behind(name, plan.has, plan.applied, Some(carried));
+                world.behind.insert(link.clone(), found.to_string());
+                frozen.entry(name.clone()).or_insert(found);
             }
         }
-        remember(seen, name, ledger);
+        raise(&mut seen.ledgers, name, &ledger.lineage, ledger.revision);
     }
-    for (link, (_, applied, _)) in newer {
-        let held = frozen.values().any(|it| it.plan.as_ref() == Some(&link));
+    for (link, newer) in newer {
+        let held = world.behind.contains_key(&link);
         if let Some(plan) = world.before.plans.get_mut(&link).filter(|_| !held) {
-            plan.revision = applied + 1;
+            plan.revision = newer.applied + 1;
         }
     }
+    seen.note_plans(&world.before.plans);
+    if frozen.is_empty() {
+        keep_height(index, world, seen);
+    }
     frozen
+}
+
+/// The revision that an administrator gives up, where one has said so.
+fn accepted(index: &Index, name: &LedgerName) -> Option<u64> {
+    let object = index.ledgers.get(&name.to_string())?;
+    object.annotations().get(ACCEPT)?.parse().ok()
+}
+
+/// The highest revision of a ledger that anybody has seen.
+fn highest_seen(index: &Index, seen: &Seen, name: &LedgerName, ledger: &Ledger) -> u64 {
+    let known = seen
+        .ledgers
+        .get(name)
+        .filter(|(lineage, _)| *lineage == ledger.lineage)
+        .map_or(0, |(_, revision)| *revision);
+    let told = index
+        .ledgers
+        .get(&name.to_string())
+        .and_then(|it| it.status.as_ref()?.acknowledged_revision)
+        .unwrap_or(0);
+    let noted = match name {
+        LedgerName::Cluster(cluster) => noted(index, cluster, &ledger.lineage),
+        LedgerName::Hub => 0,
+    };
+    known.max(told).max(noted)
+}
+
+/// Raises the hub's ledger to the height of plans that are gone, from which the next plan counts. Who knows it: this
+/// process, the status of the link, and Peers of clusters that no plan has.
+fn keep_height(index: &Index, world: &mut World, seen: &Seen) {
+    let before = &world.before;
+    let remembered = seen
+        .plans
+        .iter()
+        .filter(|(link, (lineage, _))| {
+            *lineage == before.lineage && !before.plans.contains_key(*link)
+        })
+        .map(|(_, (_, revision))| *revision);
+    let told = index
+        .links
+        .iter()
+        .filter(|(name, _)| index.plans.get(name).is_none())
+        .filter_map(|(_, link)| link.status.as_ref()?.plan_revision);
+    let planned: BTreeSet<&ClusterName> = before
+        .plans
+        .values()
+        .flat_map(|plan| &plan.clusters)
+        .map(|cluster| &cluster.name)
+        .collect();
+    let carried = world
+        .peers
+        .iter()
+        .filter(|(_, peer)| !planned.contains(&peer.cluster))
+        .map(|(name, peer)| {
+            let claim = world.claims.get(name);
+            let applied = claim.map_or(0, |claim| claim.applied_revision);
+            peer.plan_revision.max(applied)
+        });
+    let height = remembered.chain(told).chain(carried).max().unwrap_or(0);
+    if let Some(hub) = world.before.ledgers.get_mut(&LedgerName::Hub) {
+        hub.revision = hub.revision.max(height);
+    }
+}
+
+/// Ledgers whose annotation [`ACCEPT`] has done its work: nothing waits for it, and what it raised has been stored. Left
+/// there it would accept the next restore too.
+#[must_use]
+pub fn spent(
+    index: &Index,
+    world: &World,
+    frozen: &BTreeMap<LedgerName, Frozen>,
+    disagreements: &[Disagreement],
+) -> BTreeSet<LedgerName> {
+    let before = &world.before;
+    let ledgers_stored = before.ledgers.iter().all(|(name, ledger)| {
+        let object = index.ledgers.get(&name.to_string());
+        object.is_some_and(|object| object.spec.revision == ledger.revision)
+    });
+    let plans_stored = before.plans.iter().all(|(link, plan)| {
+        let object = index.plans.get(link.as_str());
+        object.is_some_and(|object| object.spec.revision == plan.revision)
+    });
+    if !(ledgers_stored && plans_stored && frozen.is_empty() && disagreements.is_empty()) {
+        return BTreeSet::new();
+    }
+    let annotated = |name: &&LedgerName| {
+        let object = index.ledgers.get(&name.to_string());
+        object.is_some_and(|object| object.annotations().contains_key(ACCEPT))
+    };
+    before.ledgers.keys().filter(annotated).cloned().collect()
 }
 
 /// What the Cluster's status remembers of its ledger.
@@ -131,7 +265,7 @@ fn noted(index: &Index, cluster: &ClusterName, lineage: &Lineage) -> u64 {
         .unwrap_or(0)
 }
 
-fn behind(name: &LedgerName, has: u64, seen: u64, plan: Option<LinkName>) -> Frozen {
+fn behind(name: &LedgerName, has: u64, seen: u64, plan: Option<Carried>) -> Frozen {
     Frozen {
         ledger: name.to_string(),
         seen,
@@ -140,33 +274,36 @@ fn behind(name: &LedgerName, has: u64, seen: u64, plan: Option<LinkName>) -> Fro
     }
 }
 
-fn remember(seen: &mut Seen, name: &LedgerName, ledger: &Ledger) {
-    let entry = seen
-        .0
-        .entry(name.clone())
-        .or_insert_with(|| (ledger.lineage.clone(), 0));
-    if entry.0 != ledger.lineage {
-        *entry = (ledger.lineage.clone(), 0);
-    }
-    entry.1 = entry.1.max(ledger.revision);
+/// A plan that is older than what an agent carries.
+struct Newer {
+    has: u64,
+    applied: u64,
+    by: PeerName,
+    clusters: Vec<ClusterName>,
 }
 
-/// Plans that are older than what an agent carries: what there is, what is carried, and the clusters.
-fn newer_plans(world: &World) -> BTreeMap<LinkName, (u64, u64, Vec<ClusterName>)> {
+/// Plans that are older than what an agent carries.
+fn newer_plans(world: &World) -> BTreeMap<LinkName, Newer> {
     let mut newer = BTreeMap::new();
     for (link, plan) in &world.before.plans {
         let clusters: Vec<ClusterName> = plan.clusters.iter().map(|it| it.name.clone()).collect();
-        let members = world
+        let carried = world
             .peers
             .iter()
-            .filter(|(_, peer)| clusters.contains(&peer.cluster));
-        let applied = members
-            .filter_map(|(name, _)| world.claims.get(name))
-            .map(|claim| claim.applied_revision)
-            .max()
-            .unwrap_or(0);
-        if applied > plan.revision {
-            newer.insert(link.clone(), (plan.revision, applied, clusters));
+            .filter(|(_, peer)| clusters.contains(&peer.cluster))
+            .filter_map(|(name, _)| Some((world.claims.get(name)?.applied_revision, name)));
+        // Of several agents with the same revision the first is named.
+        let highest = carried.max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(a.1)));
+        if let Some((applied, by)) = highest.filter(|(applied, _)| *applied > plan.revision) {
+            newer.insert(
+                link.clone(),
+                Newer {
+                    has: plan.revision,
+                    applied,
+                    by: by.clone(),
+                    clusters,
+                },
+            );
         }
     }
     newer

@@ -16,11 +16,11 @@ use tieline_core::ids::{ClusterName, Lineage, LinkName, NodeId, PeerName, SiteNa
 use tieline_core::ledger::LedgerName;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::peer::{AcceptedPeers, Claim};
-use tieline_core::plan::{Before, Notice};
+use tieline_core::plan::{Before, Notice, listed};
 use tieline_crds::convert::{self, Invalid};
 
-/// How many names a message lists before it counts the rest.
-const NAMES: usize = 5;
+/// How far above the plans' revisions a claimed one may be, and still be believed to come from before a restore.
+const MOST_AHEAD: u64 = 1 << 20;
 
 /// What is to be decided on.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub struct World {
     pub invalid: Vec<Invalid>,
     /// Links that are left as they are applied, and why.
     pub aside: BTreeMap<LinkName, String>,
+    /// Plans that are older than what agents carry, and why: they stay as they are until a restore is accepted.
+    pub behind: BTreeMap<LinkName, String>,
     /// Own records that cannot be read: nothing may be decided.
     pub broken: Vec<Invalid>,
     /// What the shell itself refuses, in the planner's form.
@@ -132,6 +134,9 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
             (Err(_), Err(_)) => {}
         }
     }
+    let hub = ledgers.get(&LedgerName::Hub).map(|hub| hub.revision);
+    let highest = plans.values().map(|plan| plan.revision).chain(hub).max();
+    disbelieve(&mut claims, &mut bad_claims, highest.unwrap_or(0));
     let lineage = ledgers
         .get(&LedgerName::Hub)
         .or_else(|| ledgers.values().next())
@@ -156,8 +161,30 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
         bad_claims,
         invalid,
         aside,
+        behind: BTreeMap::new(),
         broken,
         notices,
+    }
+}
+
+/// Takes out claims of revisions that nobody can have given out.
+fn disbelieve(
+    claims: &mut BTreeMap<PeerName, Claim>,
+    bad: &mut BTreeMap<PeerName, Invalid>,
+    highest: u64,
+) {
+    let most = highest.saturating_add(MOST_AHEAD);
+    for (name, claim) in claims.extract_if(.., |_, claim| claim.applied_revision > most) {
+        let error = Invalid {
+            kind: "Peer",
+            name: name.to_string(),
+            field: "status.appliedRevision".to_owned(),
+            message: format!(
+                "{} is claimed, but the highest revision here is {highest}, and none more than {MOST_AHEAD} above it is believed",
+                claim.applied_revision
+            ),
+        };
+        bad.insert(name, error);
     }
 }
 
@@ -273,7 +300,7 @@ fn refuse_assignment(fleet: &mut Fleet, cluster: &ClusterName, index: &Index) ->
     local.assign = false;
     let who = owners
         .iter()
-        .map(|(manager, nodes)| format!("{manager} owns the podCIDR of {}", some_of(nodes.iter())))
+        .map(|(manager, nodes)| format!("{manager} owns the podCIDR of {}", listed(nodes)))
         .collect::<Vec<_>>()
         .join("; ");
     vec![Notice {
@@ -299,13 +326,4 @@ fn pod_cidr_managers(node: &Node) -> impl Iterator<Item = &str> {
         .iter()
         .flatten()
         .filter_map(|entry| entry.manager.as_deref())
-}
-
-/// The first names of a list, and how many more there are.
-pub(crate) fn some_of<T: ToString>(names: impl Iterator<Item = T>) -> String {
-    let names: Vec<String> = names.map(|name| name.to_string()).collect();
-    match names.len().checked_sub(NAMES) {
-        None | Some(0) => names.join(", "),
-        Some(more) => format!("{} and {more} more", names[..NAMES].join(", ")),
-    }
 }

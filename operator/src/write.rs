@@ -1,7 +1,8 @@
 //! The writes: each sends one request, and puts the answer into the index so that the next decision sees it.
 //!
-//! Ledgers change by `replace` with resourceVersion. Everything else is server-side apply with one field manager and
-//! without force: a field that somebody else set is reported, never taken. Nothing is sent while this process does not
+//! Ledgers change by `replace` with resourceVersion. Nodes' podCIDRs and the label of what is in use are merge patches that
+//! carry the object's UID. Everything else is server-side apply with one field manager and without force: a field that
+//! somebody else set is reported, never taken. Nothing is sent while this process does not
 //! lead.
 
 use crate::index::Indexed;
@@ -84,6 +85,23 @@ pub enum Write {
     DeletePeer(Arc<Peer>),
 }
 
+impl Write {
+    /// Kind and name of its object.
+    #[must_use]
+    pub fn object(&self) -> (&'static str, String) {
+        match self {
+            Self::Ledger(ledger) => ("AddressLedger", ledger.name_any()),
+            Self::Plan(name, _) => ("NetworkPlan", name.clone()),
+            Self::DeletePlan(plan) => ("NetworkPlan", plan.name_any()),
+            Self::Peer(name, _) => ("Peer", name.clone()),
+            Self::DeletePeer(peer) => ("Peer", peer.name_any()),
+            Self::PodCidrs(node, _) => ("Node", node.name_any()),
+            Self::NewSecret(secret) | Self::Secret(secret) => ("Secret", secret.name_any()),
+            Self::DeleteSecret(secret) => ("Secret", secret.name_any()),
+        }
+    }
+}
+
 /// Sends writes while this process leads.
 #[derive(Clone)]
 pub struct Writer {
@@ -121,12 +139,11 @@ impl Writer {
         }
     }
 
-    /// Sends independent writes, a few at once. All are tried; what failed is returned.
-    pub async fn send_all(&self, writes: Vec<Write>) -> Vec<WriteError> {
+    /// Sends independent writes, a few at once. All are tried; the results are in the order of the writes.
+    pub async fn send_all(&self, writes: Vec<Write>) -> Vec<Result<(), WriteError>> {
         stream::iter(writes)
             .map(|write| self.send_one(write))
-            .buffer_unordered(PARALLEL)
-            .filter_map(|result| async { result.err() })
+            .buffered(PARALLEL)
             .collect()
             .await
     }
@@ -257,7 +274,8 @@ impl Writer {
         .await
     }
 
-    /// Sets or removes the label that says that a link uses the object.
+    /// Sets or removes the label that says that a link uses the object. It is removed whoever set it: after a restore it is
+    /// the tool's that brought the object back.
     ///
     /// # Errors
     /// [`WriteError`].
@@ -266,25 +284,19 @@ impl Writer {
         K: Written + Resource<Scope = ClusterResourceScope>,
     {
         let name = object.name_any();
-        let labels = if used {
-            json!({IN_USE: "true"})
-        } else {
-            json!({})
-        };
-        let body = json!({
-            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
-            "metadata": {"name": name, "uid": object.uid(), "labels": labels},
-        });
+        let label = used.then_some("true");
+        let body = json!({"metadata": {"uid": object.uid(), "labels": {IN_USE: label}}});
         let api: Api<K> = Api::all(self.client.clone());
         self.send(
             K::RESOURCE,
             &name,
-            api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(&body)),
+            api.patch(&name, &merge(), &Patch::Merge(&body)),
         )
         .await
     }
 
-    /// Gives a node its podCIDRs. They cannot be changed later, so the request carries the version that was decided from.
+    /// Gives a node its podCIDRs, if it is still the node that was seen. They cannot be changed later: the API server refuses
+    /// the request when somebody else was faster.
     ///
     /// # Errors
     /// [`WriteError`].
@@ -294,15 +306,11 @@ impl Writer {
             "metadata": {"uid": node.uid()},
             "spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs},
         });
-        let params = PatchParams {
-            field_manager: Some(MANAGER.into()),
-            ..PatchParams::default()
-        };
         let api: Api<Node> = Api::all(self.client.clone());
         self.send(
             "nodes",
             &name,
-            api.patch(&name, &params, &Patch::Merge(&body)),
+            api.patch(&name, &merge(), &Patch::Merge(&body)),
         )
         .await
     }
@@ -392,6 +400,14 @@ impl Writer {
     fn failed(&self, resource: &'static str, name: &str, error: &kube::Error) -> WriteError {
         let object = format!("{resource} {name}");
         match error {
+            // Deleted since it was read. A namespace or a kind that does not exist has another name in the details.
+            kube::Error::Api(status)
+                if status.code == 404
+                    && status.details.as_ref().is_some_and(|it| it.name == name) =>
+            {
+                self.count(resource, "conflict");
+                WriteError::Conflict { object }
+            }
             // A conflict of field managers has the same code as a conflict of versions; only the first has causes.
             kube::Error::Api(status)
                 if status.code == 409 && !status.message.contains("conflict with") =>
@@ -421,6 +437,14 @@ impl Writer {
             .writes
             .get_or_create(&WriteLabels { resource, outcome })
             .inc();
+    }
+}
+
+/// Parameters of a merge patch.
+fn merge() -> PatchParams {
+    PatchParams {
+        field_manager: Some(MANAGER.into()),
+        ..PatchParams::default()
     }
 }
 

@@ -19,6 +19,8 @@ mod space;
 mod words;
 mod work;
 
+pub use report::listed;
+
 use crate::cidr::Prefix;
 use crate::fleet::{Fleet, Mode};
 use crate::ids::{Lineage, LinkName, NodeId, PeerName, SegmentName, SiteName};

@@ -65,7 +65,8 @@ fn notice(
 }
 
 /// A list for people: the first few in order, and how many more there are.
-pub(super) fn listed<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+#[must_use]
+pub fn listed<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     const SHOWN: usize = 5;
     let all: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     match all.len().checked_sub(SHOWN) {

@@ -74,7 +74,7 @@ fn a_late_answer_does_not_bring_a_deleted_object_back() {
 #[test]
 fn a_list_after_an_outage_replaces_everything_even_with_lower_versions() {
     let mut index = Index::default();
-    assert_eq!(index.missing().len(), 9);
+    assert_eq!(index.missing().len(), 10);
     assert!(
         index.reset::<Site>(Vec::new()),
         "the first list makes the kind complete"

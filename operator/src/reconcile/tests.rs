@@ -17,6 +17,7 @@ impl Bench {
             fresh: Lineage::new("lineage1").unwrap(),
             memory: Memory::default(),
             seen: Seen::default(),
+            agent_port: 21820,
         };
         let mut bench = Self {
             index: Index::default(),
@@ -57,12 +58,14 @@ impl Bench {
             .into_iter()
             .flatten()
             .collect();
-        writes.extend(plans(&self.index, &mut decided));
+        self.keeper.seen.note_plans(&decided.proposal.plans);
+        writes.extend(plans(&self.index, &mut decided).into_iter().flatten());
         writes.extend(peers(&decided));
         writes.extend(pod_cidrs(&self.index, &decided));
         writes.extend(gone(&self.index, &decided));
         let count = writes.len();
         for write in writes {
+            decided.stored.insert(write.object());
             self.store(write);
         }
         (decided, count)
@@ -86,6 +89,38 @@ impl Bench {
         }
     }
 
+    /// The revision of a link's plan.
+    fn revision(&self, link: &str) -> u64 {
+        self.index.plans.get(link).unwrap().spec.revision
+    }
+
+    /// An agent that says which revision it carries.
+    fn carries(&mut self, peer: &str, revision: u64) {
+        let mut peer = Peer::clone(self.index.peers.get(peer).unwrap());
+        let status = json!({"appliedRevision": revision});
+        peer.status = Some(serde_json::from_value(status).unwrap());
+        self.index.apply(peer);
+    }
+
+    fn link(&mut self, name: &str, pool: &str, clusters: &[&str]) {
+        self.put::<ClusterLink>(json!({
+            "metadata": {"name": name},
+            "spec": {"addressing": {"podPools": [pool]}, "members": {"clusters": clusters}},
+        }));
+    }
+
+    /// A cluster that is elsewhere.
+    fn depot(&mut self) {
+        self.put::<Cluster>(
+            json!({"metadata": {"name": "depot"}, "spec": {"sites": {"name": "rome"}}}),
+        );
+    }
+
+    fn delete_plan(&mut self) {
+        let plan = NetworkPlan::clone(self.index.plans.get("acme").unwrap());
+        self.index.delete(&plan);
+    }
+
     fn peers(&self) -> Vec<&str> {
         self.index.peers.iter().map(|(name, _)| name).collect()
     }
@@ -106,6 +141,7 @@ fn a_second_pass_writes_nothing() {
         fresh: Lineage::new("lineage2").unwrap(),
         memory: Memory::default(),
         seen: Seen::default(),
+        agent_port: 21820,
     };
     assert_eq!(
         bench.pass().1,
@@ -334,6 +370,9 @@ fn a_hub_that_lost_a_block_in_use_stops_everything_until_the_administrator_says_
     let hub = bench.index.ledgers.get("hub").unwrap().clone();
     assert_eq!(hub.spec.grants, grants);
     assert!(hub.spec.revision > revision);
+    assert_eq!(bench.pass().1, 1, "the word has done its work");
+    let hub = bench.index.ledgers.get("hub").unwrap().clone();
+    assert!(hub.annotations().is_empty());
     assert_eq!((bench.pass().1, bench.peers().len()), (0, before));
 }
 
@@ -349,4 +388,148 @@ fn a_block_that_somebody_else_holds_meanwhile_is_not_recorded_again_and_both_are
     for part in ["10.64.0.0/15 of Cluster other", "by hand"] {
         assert!(message.contains(part), "no {part} in: {message}");
     }
+}
+
+/// A bench whose plan has changed a few times, and its revision.
+fn aged() -> (Bench, u64) {
+    let mut bench = Bench::new();
+    for (node, site) in [("p1", "paris"), ("r1", "rome"), ("v1", "vienna")] {
+        bench.node(node, site, 9);
+        bench.pass();
+    }
+    let revision = bench.revision("acme");
+    assert!(revision > 2);
+    (bench, revision)
+}
+
+#[test]
+fn a_cluster_that_moves_to_another_link_gets_a_plan_above_the_one_it_carries_and_gets_it_first() {
+    let (mut bench, revision) = aged();
+    bench.depot();
+    bench.link("acme", "10.64.0.0/10", &["depot"]);
+    bench.link("zeta", "10.200.0.0/16", &["shop"]);
+    let mut decided = decide(&bench.index, &mut bench.keeper);
+    let steps = plans(&bench.index, &mut decided).map(|step| {
+        let names = step.into_iter().map(|write| match write {
+            Write::Plan(name, _) => name,
+            other => panic!("{other:?} is no plan"),
+        });
+        names.collect::<Vec<_>>()
+    });
+    assert_eq!(steps, [vec!["zeta"], vec!["acme"]]);
+    bench.pass();
+    assert!(bench.revision("zeta") > revision);
+    assert_eq!(bench.pass().1, 0);
+}
+
+#[test]
+fn a_deleted_plan_is_written_again_above_what_agents_carry_also_by_another_process() {
+    for restart in [false, true] {
+        let (mut bench, revision) = aged();
+        bench.carries("shop.b1", revision);
+        if restart {
+            bench.keeper.seen = Seen::default();
+        }
+        bench.delete_plan();
+        let (decided, _) = bench.pass();
+        assert!(decided.frozen.is_empty());
+        assert!(bench.revision("acme") > revision, "restart: {restart}");
+        let (decided, writes) = bench.pass();
+        assert!(decided.frozen.is_empty());
+        assert_eq!(writes, 0);
+    }
+}
+
+#[test]
+fn a_plan_that_is_older_than_what_agents_carry_stays_until_the_restore_is_accepted_once() {
+    let (mut bench, revision) = aged();
+    bench.carries("shop.b1", revision + 40);
+    bench.node("w1", "warsaw", 9);
+    let ledgers = bench.index.ledgers.get("hub").unwrap().spec.revision;
+    let (decided, _) = bench.pass();
+    assert_eq!(bench.revision("acme"), revision, "nobody has said a word");
+    assert_eq!(
+        bench.index.ledgers.get("hub").unwrap().spec.revision,
+        ledgers
+    );
+    let message = decided.frozen.values().next().unwrap().to_string();
+    assert!(message.contains("the agent of Peer shop.b1"), "{message}");
+
+    for name in ["hub", "cluster-shop"] {
+        let mut ledger = AddressLedger::clone(bench.index.ledgers.get(name).unwrap());
+        let word = (revision + 40).to_string();
+        ledger
+            .annotations_mut()
+            .insert(restore::ACCEPT.to_owned(), word);
+        bench.index.apply(ledger);
+    }
+    bench.pass();
+    assert!(bench.revision("acme") > revision + 40);
+    assert!(bench.peers().contains(&"shop.w1"));
+    assert_eq!(bench.pass().1, 2, "the word is taken off both ledgers");
+    assert_eq!(bench.pass().1, 0);
+
+    // It does not count again.
+    let revision = bench.revision("acme");
+    bench.carries("shop.b1", revision + 1);
+    assert_eq!(bench.pass().0.frozen.len(), 2);
+}
+
+#[test]
+fn a_claimed_revision_that_nobody_can_have_given_out_is_that_peers_own_trouble() {
+    let (mut bench, revision) = aged();
+    bench.carries("shop.b1", revision + (1 << 20) + 1);
+    let (decided, writes) = bench.pass();
+    assert!(decided.frozen.is_empty() && writes == 0);
+    let invalid = decided.world.bad_claims.values().next().unwrap();
+    assert_eq!(invalid.name, "shop.b1");
+    assert_eq!(invalid.field, "status.appliedRevision");
+}
+
+#[test]
+fn a_write_that_was_refused_concerns_its_own_link_alone() {
+    let mut bench = Bench::new();
+    bench.depot();
+    bench.link("zeta", "10.200.0.0/16", &["depot"]);
+    bench.pass();
+    bench.node("b3", "berlin", 9);
+    let (mut decided, _) = bench.pass();
+    let refuse = |link: Option<&str>| RefusedWrite {
+        link: link.map(|name| LinkName::new(name).unwrap()),
+        error: WriteError::Refused {
+            object: "peers shop.b3".to_owned(),
+            reason: "not welcome".to_owned(),
+        },
+    };
+    let peer = peers(&decided).pop();
+    assert!(peer.is_none_or(|write| link_of(&decided.world, &write).unwrap().as_str() == "acme"));
+    for (link, planned) in [
+        (Some("acme"), [("acme", "False"), ("zeta", "True")]),
+        (None, [("acme", "False"), ("zeta", "False")]),
+    ] {
+        decided.refused = vec![refuse(link)];
+        let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
+        let changes = crate::status::changes(&bench.index, &decided, now);
+        for (name, expected) in planned {
+            let mut links = changes.links.iter();
+            let (_, status) = links.find(|(object, _)| object.name_any() == name).unwrap();
+            let mut conditions = status.conditions.iter();
+            let found = conditions.find(|it| it.type_ == "Planned").unwrap();
+            assert_eq!(found.status, expected, "{name} after {link:?}");
+        }
+    }
+}
+
+#[test]
+fn events_tell_of_what_was_stored_and_of_nothing_else() {
+    let mut bench = Bench::new();
+    let (mut decided, _) = bench.pass();
+    let told = |bench: &Bench, decided: &Decided| {
+        let events = crate::status::done(&bench.index, decided);
+        let of_nodes = events.iter().filter(|it| it.reason == "PodCidrAssigned");
+        of_nodes.count()
+    };
+    assert_eq!(told(&bench, &decided), 3);
+    decided.stored.remove(&("Node", "b1".to_owned()));
+    assert_eq!(told(&bench, &decided), 2);
 }

@@ -1,7 +1,7 @@
 //! Status of a Cluster.
 
 use super::members::summary;
-use super::{Judgement, Members, accepted, conditions};
+use super::{Judgement, Members, accepted, conditions, count};
 use crate::index::Index;
 use crate::reconcile::Decided;
 use k8s_openapi::jiff::Timestamp;
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::cidr::PrefixSet;
 use tieline_core::ids::{ClusterName, NodeId, SiteName};
 use tieline_core::ledger::{LedgerName, Owner, State, Use};
+use tieline_core::plan::listed;
 use tieline_crds::cluster::{Granted, NodeCount, SiteGrant};
 use tieline_crds::{Cluster, ClusterStatus};
 
@@ -127,7 +128,7 @@ fn waiting(decided: &Decided, cluster: &str, out: usize, total: usize) -> String
         .filter(|it| it.kind == "Node" || (it.kind == "Cluster" && it.name == cluster))
         .map(|it| format!("{} {}: {}", it.kind, it.name, it.message))
         .collect();
-    let why = crate::world::some_of(texts.into_iter());
+    let why = listed(texts);
     format!(
         "{out} of {total} nodes do not take part yet{}{why}",
         if why.is_empty() { "" } else { ": " }
@@ -187,8 +188,4 @@ fn granted(cluster: &ClusterName, planned: &[NodeId], decided: &Decided) -> Opti
             })
             .collect(),
     })
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -30,7 +30,9 @@ pub fn done(index: &Index, decided: &Decided) -> Vec<Happening> {
         return happened;
     }
     for (id, node) in &decided.proposal.nodes {
+        let stored = |kind, name: &str| decided.stored.contains(&(kind, name.to_owned()));
         if !node.assign.is_empty()
+            && stored("Node", id.node.as_str())
             && let Some(object) = index.nodes.get(id.node.as_str())
         {
             let cidrs: Vec<String> = node.assign.iter().map(ToString::to_string).collect();
@@ -49,6 +51,7 @@ pub fn done(index: &Index, decided: &Decided) -> Vec<Happening> {
         };
         if keyless(&decided.world.peers)
             && !keyless(&decided.accepted.peers)
+            && stored("Peer", node.peer.as_str())
             && let Some(object) = index.peers.get(node.peer.as_str())
         {
             happened.push(Happening {
@@ -77,7 +80,13 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
             // Agents that are about to catch up are the normal course of things.
             if matches!(
                 entry.reason.as_str(),
-                "NoAgent" | "AgentBehind" | "NoNodes" | "NoPath" | "NoSession" | "KeyNotDelivered"
+                "NoAgent"
+                    | "AgentBehind"
+                    | "Connecting"
+                    | "NoNodes"
+                    | "NoPath"
+                    | "NoSession"
+                    | "KeyNotDelivered"
             ) {
                 continue;
             }

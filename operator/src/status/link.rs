@@ -1,11 +1,12 @@
 //! Status of a ClusterLink and of its NetworkPlan.
 
-use super::{Judgement, Members, accepted, conditions};
+use super::{Judgement, Members, accepted, conditions, count};
 use crate::index::Index;
 use crate::reconcile::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tieline_core::ids::LinkName;
+use tieline_core::plan::listed;
 use tieline_crds::cluster_link::{MemberCount, NotReady};
 use tieline_crds::network_plan::AppliedBy;
 use tieline_crds::{ClusterLink, ClusterLinkStatus, NetworkPlan, NetworkPlanStatus};
@@ -87,17 +88,23 @@ fn planned(
     if let Some((reason, message)) = &decided.trouble {
         return no(reason, message.clone());
     }
-    if let Some(first) = decided.refused.first() {
-        let more = decided.refused.len() - 1;
-        let more = if more == 0 {
-            String::new()
-        } else {
-            format!(" (and {more} more)")
+    let mut refused = decided
+        .refused
+        .iter()
+        .filter(|it| it.link.is_none() || it.link.as_ref() == link)
+        .map(|it| &it.error);
+    if let Some(first) = refused.next() {
+        let more = match refused.count() {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
         };
         return no("WriteRefused", format!("{first}{more}"));
     }
     if let Some(why) = link.and_then(|link| decided.world.aside.get(link)) {
         return no("SetAside", why.clone());
+    }
+    if let Some(why) = link.and_then(|link| decided.world.behind.get(link)) {
+        return no("RevisionBehind", why.clone());
     }
     if let Some(why) = link.and_then(|link| decided.too_large.get(link)) {
         return no("PlanTooLarge", why.clone());
@@ -187,7 +194,7 @@ fn reasons(entries: &[NotReady]) -> String {
     let texts = entries
         .iter()
         .map(|it| format!("{} {}: {}", it.kind, it.name, it.reason));
-    format!(" ({})", crate::world::some_of(texts))
+    format!(" ({})", listed(texts))
 }
 
 pub(super) fn plan_status(object: &NetworkPlan, members: &Members) -> NetworkPlanStatus {
@@ -215,8 +222,4 @@ pub(super) fn new_entries<'a>(
     wanted
         .iter()
         .filter(move |it| !known.contains(&(it.kind.clone(), it.name.clone(), it.reason.clone())))
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

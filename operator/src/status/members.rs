@@ -2,11 +2,11 @@
 
 use crate::index::Index;
 use crate::reconcile::Decided;
-use crate::world::some_of;
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::fleet::Link;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName, SiteName, VpnName};
 use tieline_core::plan::Notice;
+use tieline_core::plan::listed;
 use tieline_crds::Peer;
 use tieline_crds::cluster_link::{NotReady, PathCount};
 use tieline_crds::peer::{PeerPaths, VpnSessions};
@@ -340,7 +340,7 @@ pub(super) fn summary(entries: &BTreeMap<String, NotReady>, total: usize) -> Str
     format!(
         "{} of {total} nodes are not ready: {}",
         entries.len(),
-        some_of(
+        listed(
             entries
                 .values()
                 .map(|it| format!("{} ({})", it.name, it.reason))

@@ -197,6 +197,11 @@ fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
+/// A number as statuses hold it.
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 /// A text of at most `limit` bytes.
 fn clipped(mut text: String, limit: usize) -> String {
     if text.len() > limit {

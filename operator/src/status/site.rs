@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
 use tieline_core::ids::SiteName;
+use tieline_core::plan::listed;
 use tieline_crds::site::SiteGateway;
 use tieline_crds::{Site, SiteStatus};
 
@@ -67,12 +68,7 @@ pub(super) fn status(
     let in_use = if users.is_empty() {
         Judgement::new("InUse", false, "NotUsed", "no ClusterLink uses this site")
     } else {
-        Judgement::new(
-            "InUse",
-            true,
-            "Used",
-            format!("used by {}", crate::world::some_of(users.iter())),
-        )
+        Judgement::new("InUse", true, "Used", format!("used by {}", listed(users)))
     };
     gateways.sort_by(|a, b| (&a.node, a.rank).cmp(&(&b.node, b.rank)));
     gateways.truncate(64);
