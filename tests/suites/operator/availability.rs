@@ -151,6 +151,11 @@ fn restored() -> Result<()> {
         "Frozen",
         "True/RevisionBehind",
     )?;
+    let message = stage.condition("addressledgers.tieline.dev", "cluster-shop", "Frozen")?;
+    ensure!(
+        message.contains("the agent of Peer shop.paris-2"),
+        "{message}"
+    );
     stage.node("oslo-3", "oslo")?;
     stage.eventually("oslo-3 waits", || {
         Ok(
@@ -193,7 +198,13 @@ fn restored() -> Result<()> {
         "Frozen",
         "False/UpToDate",
     )?;
-    Ok(())
+    // The word counts once: the next pass takes it away.
+    stage.claim("paris-2", 6, revision.as_u64().unwrap_or_default())?;
+    stage.eventually("the annotations are gone", || {
+        let ledgers = stage.list("addressledgers.tieline.dev")?;
+        let mut annotations = ledgers.iter().map(|it| &it["metadata"]["annotations"]);
+        Ok(annotations.all(|it| it["tieline.dev/accept-restore"].is_null()))
+    })
 }
 
 /// `tieline ledger accept-restore`: what it prints, whether it did something or not.

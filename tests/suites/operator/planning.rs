@@ -1,6 +1,7 @@
 //! From intents and Nodes to ledgers, plan, podCIDRs and Peers, and what is said when that is not possible.
 
 use crate::Tests;
+use crate::claims::all_agents;
 use crate::stage::{NODES, Stage, repository};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -29,6 +30,10 @@ pub(crate) fn tests() -> Tests {
         (
             "planning: overlapping ranges are refused with both sides named, and the others go on",
             overlap,
+        ),
+        (
+            "planning: a deleted NetworkPlan is written again above the revision that agents carry",
+            deleted_plan,
         ),
         (
             "planning: mode Plan shows what would change and changes nothing",
@@ -233,6 +238,16 @@ fn removal() -> Result<()> {
         let refusal = stage.kubectl(&["delete", kind, name, "--wait=false"]);
         ensure!(refusal.is_err(), "{kind} {name} was deleted while in use");
     }
+    // A tool that restores objects brings their labels along.
+    stage.create(&json!({
+        "apiVersion": "tieline.dev/v1alpha1", "kind": "Site",
+        "metadata": {"name": "attic", "labels": {"tieline.dev/in-use": "true"}}, "spec": {},
+    }))?;
+    stage.eventually("the label of what nobody uses is gone", || {
+        let site = stage.get("sites.tieline.dev", "attic")?;
+        Ok(site["metadata"]["labels"]["tieline.dev/in-use"].is_null())
+    })?;
+    stage.kubectl(&["delete", "sites.tieline.dev", "attic"])?;
     let ledger = stage.get("addressledgers.tieline.dev", "cluster-shop")?["spec"]["grants"].clone();
     stage.kubectl(&["delete", "clusterlinks.tieline.dev", "acme"])?;
     stage.eventually("plan and Peers are withdrawn", || {
@@ -348,6 +363,57 @@ fn overlap() -> Result<()> {
         "the refusal of depot moved shop"
     );
     stage.eventually_condition("clusterlinks.tieline.dev", "acme", "Ready", "False/")
+}
+
+fn deleted_plan() -> Result<()> {
+    let stage = Stage::three_sites()?;
+    // A plan that has changed since the hub's ledger did.
+    for patch in [r#"{"gatewaysPerSite": 2}"#, r#"{"gatewaysPerSite": 1}"#] {
+        let before = revision(&stage)?;
+        let patch = format!(r#"{{"spec": {{"topology": {patch}}}}}"#);
+        stage.kubectl(&[
+            "patch",
+            "clusterlinks.tieline.dev",
+            "acme",
+            "--type=merge",
+            "-p",
+            &patch,
+        ])?;
+        stage.eventually("a new revision", || Ok(revision(&stage)? > before))?;
+    }
+    all_agents(&stage)?;
+    stage.eventually_condition("clusterlinks.tieline.dev", "acme", "Ready", "True/")?;
+    let carried = revision(&stage)?;
+    let hub = stage.get("addressledgers.tieline.dev", "hub")?;
+    ensure!(
+        hub["spec"]["revision"].as_u64() < Some(carried),
+        "the ledger alone would do: {hub:#}"
+    );
+    stage.kubectl(&[
+        "delete",
+        "networkplans.tieline.dev",
+        "acme",
+        "-n",
+        "tieline-system",
+    ])?;
+    stage.eventually("the plan is there again", || Ok(revision(&stage)? > 0))?;
+    let again = revision(&stage)?;
+    ensure!(
+        again > carried,
+        "agents that carry {carried} would refuse {again}"
+    );
+    stage.settled()?;
+    for ledger in ["hub", "cluster-shop"] {
+        let frozen = stage.condition("addressledgers.tieline.dev", ledger, "Frozen")?;
+        ensure!(frozen.starts_with("False/"), "{ledger}: {frozen}");
+    }
+    Ok(())
+}
+
+/// The plan's revision; 0 without a plan.
+fn revision(stage: &Stage) -> Result<u64> {
+    let plan = stage.get("networkplans.tieline.dev", "acme")?;
+    Ok(plan["spec"]["revision"].as_u64().unwrap_or(0))
 }
 
 fn plan_mode() -> Result<()> {
