@@ -2,8 +2,7 @@
 //!
 //! Ledgers change by `replace` with resourceVersion. Nodes' podCIDRs and the label of what is in use are merge patches that
 //! carry the object's UID. Everything else is server-side apply with one field manager and without force: a field that
-//! somebody else set is reported, never taken. Nothing is sent while this process does not
-//! lead.
+//! somebody else set is reported, never taken. Nothing is sent while this process does not lead.
 
 use crate::index::Indexed;
 use crate::lease::Leadership;
