@@ -219,7 +219,7 @@ fn services(cluster: &PlanCluster) -> PrefixSet {
 }
 
 /// A site's ranges without what lies elsewhere: a narrow remote prefix inside a wide site range is still remote.
-fn without_remote(site: &PrefixSet, plan: &NetworkPlan, own: &Segment) -> PrefixSet {
+pub(super) fn without_remote(site: &PrefixSet, plan: &NetworkPlan, own: &Segment) -> PrefixSet {
     let mut rest = site.clone();
     for segment in &plan.segments {
         for entry in &segment.prefixes {
