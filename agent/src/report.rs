@@ -57,7 +57,7 @@ pub struct Outcome {
     pub paths: Paths,
     /// Whether the session of each VPN that this gateway is active for is up.
     pub sessions: BTreeMap<VpnName, bool>,
-    /// Forward chains of others that drop by default.
+    /// Forward chains of others that drop what they do not know.
     pub forward_drops: BTreeSet<String>,
 }
 
@@ -152,7 +152,7 @@ impl Outcome {
                 true,
                 "ForeignChain",
                 format!(
-                    "other forward chains drop by default, which Tieline cannot override; let the mesh pass, and keep the \
+                    "other forward chains drop what they do not know, which Tieline cannot override; let the mesh pass, and keep the \
                      rules where that firewall is configured: {}",
                     list(self.forward_drops.iter().map(|chain| remedy(chain)))
                 ),

@@ -42,7 +42,7 @@ pub struct Surroundings {
     pub without_ipv6: bool,
     /// Whether nft has `netdev` egress hooks.
     pub netdev_egress: bool,
-    /// Other tables' forward chains that drop by default and do not except our devices, as `family table chain`.
+    /// Other tables' forward chains that drop what they do not know and do not except our devices, as `family table chain`.
     pub foreign_forward_drops: BTreeSet<String>,
     /// Release of the kernel.
     pub kernel: Option<String>,

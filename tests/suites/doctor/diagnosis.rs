@@ -214,7 +214,7 @@ fn forward_drop(stage: &Stage) -> Result<()> {
         "ForwardDropped",
         "True",
         "ForeignChain",
-        "other forward chains drop by default, which Tieline cannot override; let the mesh pass: ip filter FORWARD: run `iptables -I FORWARD -i tie+ -j ACCEPT` and `iptables -I FORWARD -o tie+ -j ACCEPT`",
+        "other forward chains drop what they do not know, which Tieline cannot override; let the mesh pass: ip filter FORWARD: run `iptables -I FORWARD -i tie+ -j ACCEPT` and `iptables -I FORWARD -o tie+ -j ACCEPT`",
     );
     report(
         stage,
