@@ -63,6 +63,7 @@ pub(crate) fn joined() -> Result<()> {
             ready - begun
         );
         ensure!(first <= FIRST_PACKET, "first packet {first:?} after Ready");
+        stage.newcomer(&node)?;
         stage.follows()?;
         let others = stream.stop();
         println!("the others meanwhile: {others}");
@@ -111,7 +112,10 @@ pub(crate) fn gateway_deleted() -> Result<()> {
             .map(|pod| stage.lab.endpoint(pod))
             .collect::<Result<_>>()?;
         stage.hush();
-        let stream = stage.ping(&across(&others), Duration::from_millis(50))?;
+        // Their servers have gone this moment, and so have their ports.
+        let stream = until(PATIENCE, || {
+            stage.ping(&across(&others), Duration::from_millis(50))
+        })?;
         let begun = Instant::now();
         stage.lab.delete(&node)?;
         until(PATIENCE, || {
@@ -147,13 +151,19 @@ pub(crate) fn created_again() -> Result<()> {
         stage.hush();
         stage.lab.delete(node)?;
         stage.lab.create_again(node)?;
+        until(PATIENCE, || {
+            ensure!(
+                keys(stage)?.0 != old.0,
+                "the accepted keys are the old ones"
+            );
+            Ok(())
+        })?;
+        stage.newcomer(node)?;
         stage.follows()?;
         println!(
             "{node} created again, every pod reaches every pod after {:.1?}",
             begun.elapsed()
         );
-        let new = keys(stage)?;
-        ensure!(new.0 != old.0, "the accepted keys are the old ones");
         stage.nothing_renumbered(&before, Some(node))
     })
 }
