@@ -260,6 +260,22 @@ fn judge_node(
     {
         return no("NoPath", format!("none of its {} paths is up", paths.total));
     }
+    // Who is not accepted wants no path yet, and who is no gateway wants one to each of its own.
+    let is_gateway = decided
+        .proposal
+        .nodes
+        .get(id)
+        .is_some_and(|node| node.gateway_rank.is_some());
+    let is_accepted = peer.is_some_and(|peer| !peer.spec.accepted_keys.is_empty());
+    if let Some(paths) = peer.and_then(paths_of)
+        && paths.total == 0
+        && !(is_gateway && is_accepted)
+    {
+        return no(
+            "Connecting",
+            "it does not know the keys of its gateways yet, or they do not know its own".to_owned(),
+        );
+    }
     // A path that has never been up is not ready yet; one that went down is the others' to bear.
     if let Some(paths) = peer.and_then(paths_of)
         && paths.connecting > 0
