@@ -19,6 +19,23 @@ pub fn probes(name: &str, site: Option<&str>) -> String {
     let selector = site.map_or_else(String::new, |site| {
         format!("\n      nodeSelector: {{topology.kubernetes.io/region: {site}}}")
     });
+    let container = r#"["serve", ":8080"]
+        env:
+        - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+        - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}"#;
+    everywhere(name, &selector, container)
+}
+
+/// The manifest of a DaemonSet whose pods send UDP datagrams to one address from their first moment on, whatever becomes of
+/// them: where nothing may get out, an eavesdropper must never hear them.
+#[must_use]
+pub fn knockers(name: &str, address: IpAddr) -> String {
+    everywhere(name, "", &format!(r#"["knock", "{address}:9"]"#))
+}
+
+/// A DaemonSet of the probe: `args` and what follows them in the container.
+fn everywhere(name: &str, selector: &str, args: &str) -> String {
     format!(
         r#"---
 apiVersion: apps/v1
@@ -35,36 +52,7 @@ spec:
       - name: probe
         image: {PROBE_IMAGE}
         imagePullPolicy: Never
-        args: ["serve", ":8080"]
-        env:
-        - {{name: NODE, valueFrom: {{fieldRef: {{fieldPath: spec.nodeName}}}}}}
-        - {{name: POD, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}
-        readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}
-"#
-    )
-}
-
-/// The manifest of a DaemonSet whose pods send UDP datagrams to one address from their first moment on, whatever becomes of
-/// them: where nothing may get out, an eavesdropper must never hear them.
-#[must_use]
-pub fn knockers(name: &str, address: IpAddr) -> String {
-    format!(
-        r#"---
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {{name: {name}}}
-spec:
-  selector: {{matchLabels: {{app: {name}}}}}
-  template:
-    metadata: {{labels: {{app: {name}}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      tolerations: [{{operator: Exists}}]
-      containers:
-      - name: probe
-        image: {PROBE_IMAGE}
-        imagePullPolicy: Never
-        args: ["knock", "{address}:9"]
+        args: {args}
 "#
     )
 }
@@ -314,4 +302,25 @@ fn answers(text: &str) -> Result<Vec<Answer>> {
     text.lines()
         .map(|line| serde_json::from_str(line).with_context(|| format!("'{line}' is no answer")))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn manifests_say_what_their_containers_run() {
+        let container = |manifest: &str| -> serde_norway::Value {
+            let object: serde_norway::Value =
+                serde_norway::from_str(manifest.trim_start_matches("---")).unwrap();
+            object["spec"]["template"]["spec"]["containers"][0].clone()
+        };
+        let probe = container(&probes("web", Some("oslo")));
+        assert_eq!(probe["args"][0], "serve");
+        assert_eq!(probe["env"][1]["name"], "POD");
+        assert_eq!(probe["readinessProbe"]["tcpSocket"]["port"], 8080);
+        let knocker = container(&knockers("knock", [10, 127, 255, 1].into()));
+        assert_eq!(knocker["args"][1], "10.127.255.1:9");
+    }
 }
