@@ -4,7 +4,8 @@
 //!            lease free, or silent for its own duration
 //!  waiting ─────────────────────────────────────────────► leading until (request sent + renew deadline)
 //!     ▲                                                        │
-//!     └──── deadline passed, or somebody else holds it ────────┘
+//!     └──── deadline passed, or somebody else holds it ────────┤
+//!  ended ◄──── shutdown: no more writes, then given back ──────┘
 //! ```
 //!
 //! Guarantees: the Lease changes by compare-and-swap only, so two cannot take it at once. Clocks of different machines are
@@ -13,6 +14,9 @@
 //! A writer that was stopped between its check and its request is fenced by the rule that revisions never fall.
 
 use std::time::{Duration, Instant};
+
+/// Longest time between two looks of a candidate that waits: a Lease that was given back is taken soon.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a Lease says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,10 +70,14 @@ impl Elector {
         }
     }
 
-    /// Time between two looks at the Lease.
+    /// Time until the next look at the Lease.
     #[must_use]
     pub fn period(&self) -> Duration {
-        self.duration / 7
+        let period = self.duration / 7;
+        match self.leads_until {
+            Some(_) => period,
+            None => period.min(LOOK),
+        }
     }
 
     /// For how long a successful write is good: less than `duration`, so that a leader stops before others start.
@@ -124,12 +132,15 @@ impl Elector {
         self.leads_until = None;
     }
 
-    /// The record that gives the Lease back at shutdown, if this candidate holds it.
+    /// The record that gives the Lease back at shutdown, if this candidate holds it. Only for when nothing that it wrote as the
+    /// leader is under way any more.
     pub fn release(&mut self, lease: &Record) -> Option<Record> {
         self.leads_until = None;
         let mine = self.own.take();
         (mine.is_some() && mine == lease.version).then(|| Record {
             holder: String::new(),
+            // Whoever does not know an empty holder waits for this long only.
+            duration: Duration::from_secs(1),
             ..lease.clone()
         })
     }

@@ -8,7 +8,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 /// Name of the Lease.
 pub const LEASE: &str = "tieline-operator";
@@ -42,6 +43,24 @@ impl Leadership {
     }
 }
 
+/// A part in the election that is to end in order. Dropped, it leaves the Lease to run out.
+#[derive(Debug)]
+pub struct Candidacy {
+    idle: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Candidacy {
+    /// Gives the Lease back if this process holds it, so that the next one leads at once. Comes after the shutdown, when no write of
+    /// this process is under way any more: what arrived after the Lease is free could undo its successor's work.
+    pub async fn give_back(self) {
+        // The task ends by itself only when it cannot do anything for the Lease.
+        if self.idle.send(()).is_ok() {
+            let _ = self.task.await;
+        }
+    }
+}
+
 impl Term {
     fn holds(self, at: Instant) -> bool {
         match self {
@@ -62,7 +81,8 @@ fn turn(led: bool, was: Term, now: Term, at: Instant) -> Option<bool> {
     }
 }
 
-/// Takes part in the election until `shutdown`, then gives the Lease back. `turned` is told when leadership begins and ends.
+/// Takes part in the election until `shutdown`; from then on nobody leads here, and [`Candidacy::give_back`] frees the Lease. `turned` is
+/// told when leadership begins and ends.
 pub fn elect(
     client: Client,
     namespace: String,
@@ -70,7 +90,8 @@ pub fn elect(
     duration: Duration,
     mut shutdown: watch::Receiver<bool>,
     turned: impl Fn(bool) + Send + 'static,
-) -> (Leadership, tokio::task::JoinHandle<()>) {
+) -> (Leadership, Candidacy) {
+    let (idle, nothing_under_way) = oneshot::channel();
     let (sender, receiver) = watch::channel(Term::No);
     let api: Api<Lease> = Api::namespaced(client, &namespace);
     let task = tokio::spawn(async move {
@@ -78,7 +99,6 @@ pub fn elect(
         let mut led = false;
         tracing::info!(%identity, lease = LEASE, "waiting to lead");
         loop {
-            let wait = elector.period();
             // A request that takes longer than the deadline is of no use any more.
             let look = tokio::time::timeout(elector.renew_deadline(), look(&api, &mut elector));
             match look.await {
@@ -100,14 +120,16 @@ pub fn elect(
                 turned(leads);
             }
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(elector.period()) => {}
                 _ = shutdown.wait_for(|stop| *stop) => break,
             }
         }
         sender.send_replace(Term::No);
-        let _ = tokio::time::timeout(Duration::from_secs(2), release(&api, &mut elector)).await;
+        if nothing_under_way.await.is_ok() {
+            let _ = tokio::time::timeout(Duration::from_secs(2), release(&api, &mut elector)).await;
+        }
     });
-    (Leadership(receiver), task)
+    (Leadership(receiver), Candidacy { idle, task })
 }
 
 async fn look(api: &Api<Lease>, elector: &mut Elector) -> Result<(), kube::Error> {
@@ -195,24 +217,4 @@ fn record_of(lease: &Lease) -> Record {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_term_that_lapsed_begins_anew_when_it_is_renewed() {
-        let start = Instant::now();
-        let at = start + Duration::from_secs(60);
-        let (past, future) = (Term::Until(start), Term::Until(at + Duration::from_secs(9)));
-        assert_eq!(turn(false, Term::No, future, at), Some(true));
-        assert_eq!(turn(true, future, future, at), None);
-        assert_eq!(
-            turn(true, past, future, at),
-            Some(true),
-            "lapsed and renewed"
-        );
-        assert_eq!(turn(true, past, past, at), Some(false), "lapsed");
-        assert_eq!(turn(false, past, future, at), Some(true), "renewed later");
-        assert_eq!(turn(true, future, Term::No, at), Some(false));
-        assert_eq!(turn(false, past, past, at), None);
-    }
-}
+mod tests;

@@ -60,6 +60,8 @@ use tokio::sync::watch as channel;
 const GATHER: Duration = Duration::from_millis(4);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// How long each part may take to end at shutdown.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why the operator ends by itself.
 #[derive(Debug, Error)]
@@ -98,7 +100,7 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
     Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))
 }
 
-/// Runs until `shutdown` becomes true, then finishes the current write, gives the Lease back and returns.
+/// Runs until `shutdown` becomes true, then finishes the current writes, gives the Lease back and returns.
 ///
 /// # Errors
 /// [`RunError`] when it cannot start. Once it runs, it goes on: every failure is logged and tried again.
@@ -122,11 +124,11 @@ pub async fn run(
     if !schema_fits(&client, &mut shutdown).await {
         return Ok(());
     }
-    let (leadership, election) = if options.leader_elect {
+    let (leadership, candidacy) = if options.leader_elect {
         let (bell, gauge) = (store.clone(), metrics.clone());
         let duration = Duration::from_secs(u64::from(options.lease_seconds));
         let candidate = (client.clone(), options.namespace.clone(), identity.clone());
-        let (leadership, task) = lease::elect(
+        let (leadership, candidacy) = lease::elect(
             candidate.0,
             candidate.1,
             candidate.2,
@@ -139,7 +141,7 @@ pub async fn run(
                 }
             },
         );
-        (leadership, Some(task))
+        (leadership, Some(candidacy))
     } else {
         metrics.leading.set(1);
         (Leadership::always(), None)
@@ -225,9 +227,12 @@ pub async fn run(
     watches.abort();
     drop(decisions);
     drop(events);
-    for task in [Some(lane), election, Some(admin)].into_iter().flatten() {
-        let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
+    // The pass has ended and the lane ends here: only then may the Lease go. A lane that hangs leaves it to run out.
+    let lane_ended = tokio::time::timeout(LAST_WORDS, lane).await.is_ok();
+    if let (true, Some(candidacy)) = (lane_ended, candidacy) {
+        let _ = tokio::time::timeout(LAST_WORDS, candidacy.give_back()).await;
     }
+    let _ = tokio::time::timeout(LAST_WORDS, admin).await;
     Ok(())
 }
 

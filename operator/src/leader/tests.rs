@@ -118,6 +118,8 @@ fn a_released_lease_is_taken_at_once() {
     server.step(&mut a, start);
     assert_eq!(server.step(&mut b, start), Action::Wait);
     let released = a.release(server.lease.as_ref().unwrap()).unwrap();
+    assert_eq!(released.holder, "");
+    assert_eq!(released.duration, Duration::from_secs(1));
     server.lease = Some(Record {
         version: Some("released".into()),
         ..released
@@ -125,6 +127,37 @@ fn a_released_lease_is_taken_at_once() {
     assert!(!leads(&a, start));
     server.step(&mut b, start);
     assert!(leads(&b, start));
+    assert_eq!(
+        server.lease.as_ref().unwrap().duration,
+        LEASE,
+        "the next leader has its own duration"
+    );
+}
+
+#[test]
+fn a_lease_that_somebody_has_taken_meanwhile_is_not_given_back() {
+    let (mut server, start) = (Server::default(), Instant::now());
+    let mut a = Elector::new("a", LEASE);
+    let mut b = Elector::new("b", LEASE);
+    server.step(&mut a, start);
+    server.step(&mut b, start);
+    let later = start + LEASE;
+    server.step(&mut b, later);
+    assert!(leads(&b, later));
+    assert!(a.release(server.lease.as_ref().unwrap()).is_none());
+}
+
+#[test]
+fn who_waits_looks_every_second_and_who_leads_renews_less_often() {
+    let (mut server, start) = (Server::default(), Instant::now());
+    let mut a = Elector::new("a", LEASE);
+    let mut b = Elector::new("b", LEASE);
+    server.step(&mut a, start);
+    server.step(&mut b, start);
+    assert!(a.period() > Duration::from_secs(2) && a.period() * 4 < a.renew_deadline());
+    assert_eq!(b.period(), Duration::from_secs(1));
+    let quick = Elector::new("c", Duration::from_secs(3));
+    assert!(quick.period() < Duration::from_millis(500));
 }
 
 #[test]

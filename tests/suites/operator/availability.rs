@@ -8,13 +8,17 @@ use e2e::world::Programs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) fn tests() -> Tests {
     vec![
         (
             "availability: of two operators one writes; the other takes over when it ends, and when it dies",
             two_operators,
+        ),
+        (
+            "availability: an operator that ends gives its Lease back after its last write, and the next leads within 3 s",
+            given_back,
         ),
         (
             "availability: after an outage of the API server the operator goes on",
@@ -72,6 +76,86 @@ fn two_operators() -> Result<()> {
     stage.eventually("a Peer for oslo-5", || {
         Ok(!stage.get("peers.tieline.dev", "shop.oslo-5")?.is_null())
     })
+}
+
+/// What the chart sets.
+const LEASE: [&str; 2] = ["--lease-seconds", "15"];
+/// Longest time until the next operator leads when one ends in order.
+const TAKEN_OVER: Duration = Duration::from_secs(3);
+/// Shortest time until the next one leads when one dies: its last renewal may be two seconds old.
+const AFTER_DEATH: Duration = Duration::from_secs(12);
+
+fn given_back() -> Result<()> {
+    let mut stage = Stage::new()?;
+    stage.apply_path(&crate::stage::repository().join("examples/three-sites/network.yaml"))?;
+    let first = stage.start("first", &LEASE)?;
+    stage.eventually("the first leads", || Ok(holder(&stage)? == "first"))?;
+    let nodes = (0..40).map(|number| {
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": format!("oslo-{number}"), "labels": {"topology.kubernetes.io/region": "oslo"}},
+        })
+        .to_string()
+    });
+    stage.apply(&nodes.collect::<Vec<_>>().join("\n---\n"))?;
+    // In the middle of its work.
+    stage.stop(first)?;
+    let log = stage.log(first)?;
+    ensure!(log.contains("gave the Lease back"), "{log}");
+    let last = last_change(&stage)?;
+    ensure!(last == "update leases", "its last write is {last}");
+    ensure!(holder(&stage)?.is_empty(), "nobody may hold the Lease");
+
+    let begun = Instant::now();
+    let second = stage.start("second", &LEASE)?;
+    let restarted = taken(&stage, "second", begun)?;
+    let third = waiting(&mut stage, "third")?;
+    let begun = Instant::now();
+    stage.stop(second)?;
+    let ended = taken(&stage, "third", begun)?;
+    waiting(&mut stage, "fourth")?;
+    let begun = Instant::now();
+    stage.kill(third)?;
+    let died = taken(&stage, "fourth", begun)?;
+    let times = format!("restarted {restarted:.1?}, ended {ended:.1?}, died {died:.1?}");
+    ensure!(restarted < TAKEN_OVER && ended < TAKEN_OVER, "{times}");
+    ensure!(died > AFTER_DEATH, "{times}");
+    stage.eventually("a Peer of every node", || {
+        Ok(stage.list("peers.tieline.dev")?.len() == 40)
+    })
+}
+
+/// Starts one more, which waits for the one that leads.
+fn waiting(stage: &mut Stage, identity: &str) -> Result<usize> {
+    let number = stage.start(identity, &LEASE)?;
+    stage.eventually("one more waits", || {
+        Ok(stage.log(number)?.contains("waiting to lead"))
+    })?;
+    Ok(number)
+}
+
+/// How long after `begun` this one holds the Lease.
+fn taken(stage: &Stage, identity: &str, begun: Instant) -> Result<Duration> {
+    stage.eventually(&format!("{identity} leads"), || {
+        Ok(holder(stage)? == identity)
+    })?;
+    Ok(begun.elapsed())
+}
+
+/// The last change that operators asked for, as verb and resource; renewals of the Lease count.
+fn last_change(stage: &Stage) -> Result<String> {
+    let log = std::fs::read_to_string(stage.audit_log()).context("read the audit log")?;
+    let mut last = String::new();
+    for line in log.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).context("parse the audit log")?;
+        let verb = event["verb"].as_str().unwrap_or_default();
+        let reads = matches!(verb, "get" | "list" | "watch");
+        if event["user"]["username"] == crate::stage::OPERATOR && !reads {
+            let resource = &event["objectRef"]["resource"];
+            last = format!("{verb} {}", resource.as_str().unwrap_or_default());
+        }
+    }
+    Ok(last)
 }
 
 fn holder(stage: &Stage) -> Result<String> {

@@ -89,11 +89,11 @@ impl Stage {
                 "shop",
                 "--metrics-address",
                 "127.0.0.1:0",
-                "--lease-seconds",
-                "3",
                 "--identity",
                 identity,
             ])
+            // A flag goes before it.
+            .env("TIELINE_LEASE_SECONDS", "3")
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .args(["--log", "info,tieline_operator=debug"])
