@@ -1,5 +1,13 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::world;
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::claims::accept;
+use tieline_core::ids::{Lineage, LinkName};
+use tieline_core::plan::plan;
+use tieline_crds::Peer;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -61,7 +69,7 @@ fn long_texts_are_cut_at_a_character() {
 
 #[test]
 fn paths_and_sessions_are_what_the_agent_counted_whatever_its_messages_say() {
-    let peer: tieline_crds::Peer = serde_json::from_value(serde_json::json!({
+    let peer: Peer = serde_json::from_value(json!({
         "metadata": {"name": "shop.n1"},
         "spec": {"node": "n1", "cluster": "shop", "site": "s", "segment": "shop.s", "planRevision": 1},
         "status": {
@@ -81,6 +89,82 @@ fn paths_and_sessions_are_what_the_agent_counted_whatever_its_messages_say() {
         .map(|it| (it.name.as_str(), it.up, it.total))
         .collect();
     assert_eq!(sessions, [("hq", 1, 1), ("lab", 0, 1)]);
-    let silent = tieline_crds::Peer::new("shop.n1", peer.spec);
+    let silent = Peer::new("shop.n1", peer.spec);
     assert!(paths_of(&silent).is_none() && members::sessions_of(&silent).is_empty());
+}
+
+/// What is decided on an index when nothing is wrong in it.
+fn decided(index: &Index) -> Decided {
+    let lineage = Lineage::new("lineage1").unwrap();
+    let cluster = "shop".parse().unwrap();
+    let world = world::read(index, &mut world::Memory::default(), &cluster, &lineage);
+    let proposal = plan(&world.fleet, &world.before);
+    let accepted = accept(&proposal, &world.peers, &world.claims);
+    Decided {
+        world,
+        proposal,
+        accepted,
+        attachments: BTreeMap::new(),
+        frozen: BTreeMap::new(),
+        spent: BTreeSet::new(),
+        disagreements: Vec::new(),
+        too_large: BTreeMap::new(),
+        trouble: None,
+        stored: BTreeSet::new(),
+        refused: Vec::new(),
+    }
+}
+
+/// Cluster shop, whose nodes n1 and n2 stand in one site: n1 is its gateway.
+fn pair() -> Index {
+    let mut index = Index::default();
+    let object = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let shop = object("shop", json!({"sites": {"name": "oslo"}}));
+    index.apply::<Cluster>(serde_json::from_value(shop).unwrap());
+    let acme = object("acme", json!({"members": {"clusters": ["shop"]}}));
+    index.apply::<ClusterLink>(serde_json::from_value(acme).unwrap());
+    for n in [1, 2] {
+        let node = json!({
+            "metadata": {"name": format!("n{n}")},
+            "spec": {"podCIDRs": [format!("10.64.{n}.0/24")]},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        index.apply::<Node>(serde_json::from_value(node).unwrap());
+    }
+    index
+}
+
+/// The Peer of a node whose agent carries every plan and counts these paths.
+fn report(index: &mut Index, node: &str, accepted: bool, up: u32, total: u32) {
+    let keys = json!([{"device": "tie0", "key": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}]);
+    let peer = json!({
+        "metadata": {"name": format!("shop.{node}")},
+        "spec": {
+            "node": node, "cluster": "shop", "site": "oslo", "segment": "shop.oslo", "planRevision": 1,
+            "acceptedKeys": if accepted { keys } else { json!([]) },
+        },
+        "status": {"appliedRevision": 1, "paths": {"up": up, "total": total}},
+    });
+    index.apply::<Peer>(serde_json::from_value(peer).unwrap());
+}
+
+#[test]
+fn a_node_that_wants_no_path_is_ready_only_when_it_is_an_accepted_gateway() {
+    let mut index = pair();
+    let mut reasons = |n1: (bool, u32), n2: (bool, u32)| {
+        for (node, (accepted, paths)) in [("n1", n1), ("n2", n2)] {
+            report(&mut index, node, accepted, paths, paths);
+        }
+        let members = Members::judge(&index, &decided(&index));
+        let entries = &members.not_ready[&LinkName::new("acme").unwrap()];
+        let reasons = entries
+            .iter()
+            .map(|it| format!("{}: {}", it.name, it.reason));
+        reasons.collect::<Vec<_>>()
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(reasons((true, 0), (true, 1)), none);
+    assert_eq!(reasons((false, 0), (true, 1)), ["n1: Connecting"]);
+    assert_eq!(reasons((true, 0), (true, 0)), ["n2: Connecting"]);
+    assert_eq!(reasons((true, 0), (false, 0)), ["n2: Connecting"]);
 }
