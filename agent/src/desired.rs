@@ -1,11 +1,16 @@
 //! What this node is to be, from what the API server and the disk say. Pure.
 //!
 //! ```text
-//!  lists complete, no plan has this cluster ─────────► Withdrawn   everything of ours goes
 //!  lists complete, plan admitted ────────────────────► Mesh        plan and peers of the API
-//!  plan refused (older), unreadable, or API silent ──► Mesh        the last good plan *and its peers*, from disk
+//!  own link's plan is not older, without this cluster ► Withdrawn   everything of ours goes
+//!  no plan of the own link, and no own Peer either ──► Withdrawn
+//!  no plan, and the own Peer is still there ─────────► Mesh        the last good plan *and its peers*, from disk
+//!  plan refused (older), unreadable, or API silent ──► Mesh        the same
 //!  nothing known ────────────────────────────────────► Unknown     what the kernel holds stays
 //! ```
+//!
+//! A plan that is missing is not yet a withdrawal: the operator that withdraws takes the Peers too, so a Peer without a plan
+//! means that somebody else deleted the plan, or that the list is wrong.
 //!
 //! A refused plan brings its peers down with it: both come from the same restored API server, so its Peers may lack
 //! nodes that joined since.
@@ -14,7 +19,7 @@ use crate::index::{Own, Plans, Snapshot};
 use crate::store::{LastGood, Revisions};
 use std::fmt;
 use std::sync::Arc;
-use tieline_core::ids::{ClusterName, Lineage};
+use tieline_core::ids::{ClusterName, Lineage, LinkName};
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::peer::{AcceptedPeer, AcceptedPeers};
 
@@ -23,7 +28,7 @@ use tieline_core::peer::{AcceptedPeer, AcceptedPeers};
 pub enum Desired {
     /// Nothing is known, so nothing is changed.
     Unknown,
-    /// There is no plan for this node's cluster: everything of ours goes.
+    /// This node's cluster is in no link any more: everything of ours goes.
     Withdrawn,
     /// Part of this mesh, or its guard alone while the own Peer is not accepted.
     Mesh(Mesh),
@@ -56,25 +61,43 @@ impl Mesh {
     }
 }
 
-/// A plan that is older than one that was seen before.
+/// What the API server says and this node does not follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// The history that both belong to.
-    pub lineage: Lineage,
-    /// Revision of the plan that the API server offers.
-    pub offered: u64,
-    /// Highest revision that this node saw.
-    pub highest: u64,
+pub enum Refused {
+    /// A plan that is older than one that was seen before.
+    Older {
+        /// The history that both belong to.
+        lineage: Lineage,
+        /// Revision of the plan that the API server offers.
+        offered: u64,
+        /// Highest revision that this node saw.
+        highest: u64,
+    },
+    /// No plan, while this node's Peer is still there.
+    Missing {
+        /// The link whose plan it was.
+        link: LinkName,
+    },
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the API server offers plan revision {} of lineage {}, and this node has seen {}: it was probably restored \
-             from a backup. The last good plan stays; the operator has to publish a higher revision",
-            self.offered, self.lineage, self.highest
-        )
+        match self {
+            Self::Older {
+                lineage,
+                offered,
+                highest,
+            } => write!(
+                f,
+                "the API server offers plan revision {offered} of lineage {lineage}, and this node has seen {highest}: it was \
+                 probably restored from a backup. The last good plan stays; the operator has to publish a higher revision"
+            ),
+            Self::Missing { link } => write!(
+                f,
+                "NetworkPlan {link} is gone, and this node's Peer is still there: the last good plan stays until the operator \
+                 writes the plan again, or takes the Peer away because the link is gone"
+            ),
+        }
     }
 }
 
@@ -83,7 +106,7 @@ impl fmt::Display for Refused {
 pub struct Decision {
     /// What this node is to be.
     pub desired: Desired,
-    /// The plan that was not taken.
+    /// What was not followed.
     pub refused: Option<Refused>,
     /// Lists that have not been read completely yet.
     pub awaiting: Vec<&'static str>,
@@ -119,19 +142,19 @@ pub fn decide(
         if undecided || snapshot.unreadable_plans > 0 {
             return from_disk(None);
         }
-        return Decision {
-            desired: Desired::Withdrawn,
-            refused: None,
-            awaiting,
+        let doubt = last_good.and_then(|last| doubt(plans, &last.plan.link, highest, peer));
+        return match doubt {
+            Some(refused) => from_disk(Some(refused)),
+            None => Decision {
+                desired: Desired::Withdrawn,
+                refused: None,
+                awaiting,
+            },
         };
     };
-    match highest.get(&plan.lineage) {
-        Some(&highest) if plan.revision < highest => from_disk(Some(Refused {
-            lineage: plan.lineage.clone(),
-            offered: plan.revision,
-            highest,
-        })),
-        _ => Decision {
+    match older(plan, highest) {
+        Some(refused) => from_disk(Some(refused)),
+        None => Decision {
             desired: Desired::Mesh(Mesh {
                 inputs: LastGood {
                     plan: Arc::clone(plan),
@@ -144,6 +167,29 @@ pub fn decide(
             awaiting,
         },
     }
+}
+
+/// Why a node without a plan is not withdrawn: what is left of its last plan's link does not say so.
+fn doubt(
+    plans: &Plans,
+    link: &LinkName,
+    highest: &Revisions,
+    peer: Option<&AcceptedPeer>,
+) -> Option<Refused> {
+    match plans.values().find(|plan| plan.link == *link) {
+        // It says that this cluster has left, unless it is of before the cluster came.
+        Some(plan) => older(plan, highest),
+        None => peer.map(|_| Refused::Missing { link: link.clone() }),
+    }
+}
+
+fn older(plan: &NetworkPlan, highest: &Revisions) -> Option<Refused> {
+    let &highest = highest.get(&plan.lineage)?;
+    (plan.revision < highest).then(|| Refused::Older {
+        lineage: plan.lineage.clone(),
+        offered: plan.revision,
+        highest,
+    })
 }
 
 fn awaiting(snapshot: &Snapshot) -> Vec<&'static str> {

@@ -246,6 +246,7 @@ fn is_ours(kind: &str) -> bool {
         "PathsUp",
         "VpnSessionsUp",
         "RevisionRefused",
+        "PlanMissing",
         "ForwardDropped",
         "SecretsOpened",
         "StateKept",

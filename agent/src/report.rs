@@ -7,6 +7,7 @@
 //! | `PathsUp` | at least one path to a gateway is up, or none is needed | none is |
 //! | `VpnSessionsUp` | all sessions of the VPNs that this gateway is active for are up | some are not |
 //! | `RevisionRefused` | the API server offers an older plan | absent |
+//! | `PlanMissing` | the plan is gone and this node's Peer is not, so the last good plan stays | absent |
 //! | `ForwardDropped` | another table drops forwarded packets by default, and our devices are no exception | absent |
 //! | `SecretsOpened` | absent | a sealed secret cannot be opened |
 //! | `StateKept` | absent | a file of the state directory is damaged or cannot be written |
@@ -37,7 +38,7 @@ pub struct Outcome {
     pub from_disk: bool,
     /// Lists that have not been read yet.
     pub awaiting: Vec<&'static str>,
-    /// The plan that was not taken.
+    /// What the API server says and was not followed.
     pub refused: Option<Refused>,
     /// Objects that cannot be used, and watches that do not work.
     pub unreadable: BTreeMap<String, String>,
@@ -139,12 +140,11 @@ impl Outcome {
             all.push(self.sessions_up());
         }
         if let Some(refused) = &self.refused {
-            all.push(verdict(
-                "RevisionRefused",
-                true,
-                "OlderThanSeen",
-                refused.to_string(),
-            ));
+            let (kind, reason) = match refused {
+                Refused::Older { .. } => ("RevisionRefused", "OlderThanSeen"),
+                Refused::Missing { .. } => ("PlanMissing", "PeerExists"),
+            };
+            all.push(verdict(kind, true, reason, refused.to_string()));
         }
         if !self.forward_drops.is_empty() {
             all.push(verdict(

@@ -3,7 +3,7 @@
 use tieline_crds::Condition;
 
 /// Conditions that are good news when they are False or absent.
-const BAD_WHEN_TRUE: &[&str] = &["RevisionRefused", "ForwardDropped", "Frozen"];
+const BAD_WHEN_TRUE: &[&str] = &["RevisionRefused", "PlanMissing", "ForwardDropped", "Frozen"];
 /// Conditions that are neither good nor bad.
 const NEUTRAL: &[&str] = &["InUse"];
 

@@ -320,6 +320,7 @@ mod tests {
                 condition("Ready", "True"),
                 condition("Applied", "False"),
                 condition("ForwardDropped", "True"),
+                condition("PlanMissing", "True"),
                 condition("RevisionRefused", "False"),
             ],
             ..Default::default()
@@ -329,6 +330,7 @@ mod tests {
             ("Ready", false),
             ("Applied", true),
             ("ForwardDropped", true),
+            ("PlanMissing", true),
             ("RevisionRefused", false),
         ] {
             assert_eq!(problems.contains(kind), told, "{kind}: {problems}");

@@ -42,9 +42,9 @@ fn half_an_answer_is_no_answer() {
 }
 
 #[test]
-fn a_complete_list_without_a_plan_withdraws_and_one_with_an_unreadable_plan_does_not() {
+fn without_plan_and_peer_a_node_withdraws_and_with_an_unreadable_plan_it_does_not() {
     let last = inputs(plan(5), peers("a", &keys(1)));
-    let mut empty = snapshot(None, peers("a", &keys(1)));
+    let mut empty = snapshot(None, AcceptedPeers::new());
     let decision = decide(&empty, Some(&last), &seen(5), &own("a"));
     assert_eq!(decision.desired, Desired::Withdrawn);
     empty.unreadable_plans = 1;
@@ -53,12 +53,57 @@ fn a_complete_list_without_a_plan_withdraws_and_one_with_an_unreadable_plan_does
 }
 
 #[test]
+fn a_plan_that_is_missing_while_the_own_peer_is_there_withdraws_nothing() {
+    let last = inputs(plan(5), peers("a", &keys(1)));
+    let there = snapshot(None, peers("a", &keys(1)));
+    let decision = decide(&there, Some(&last), &seen(5), &own("a"));
+    let refused = decision.refused.clone().unwrap();
+    assert!(refused.to_string().contains("NetworkPlan acme is gone"));
+    assert_eq!(mesh(decision).inputs, last);
+    // Others' Peers say nothing of this node, and a node that has carried nothing has nothing to keep.
+    let mut others = peers("a", &keys(1));
+    others.remove(&crate::fixture::peer_name("a"));
+    let decision = decide(&snapshot(None, others), Some(&last), &seen(5), &own("a"));
+    assert_eq!(decision.desired, Desired::Withdrawn);
+    let decision = decide(&there, None, &seen(5), &own("a"));
+    assert_eq!(decision.desired, Desired::Withdrawn);
+}
+
+#[test]
+fn a_cluster_leaves_by_a_newer_plan_of_its_link_and_not_by_an_older_one() {
+    let last = inputs(plan(5), peers("a", &keys(1)));
+    let without = |revision| {
+        let mut plan = foreign_plan(revision);
+        plan.link = LinkName::new("acme").unwrap();
+        plan
+    };
+    // The Peer of a cluster that another link names, and does not plan yet, stays.
+    for peers in [AcceptedPeers::new(), peers("a", &keys(1))] {
+        let left = with_plans(vec![without(6)], peers.clone());
+        let decision = decide(&left, Some(&last), &seen(5), &own("a"));
+        assert_eq!(decision.desired, Desired::Withdrawn);
+        let restored = with_plans(vec![without(4)], peers);
+        let decision = decide(&restored, Some(&last), &seen(5), &own("a"));
+        assert!(matches!(decision.refused, Some(Refused::Older { .. })));
+        assert_eq!(mesh(decision).inputs, last);
+    }
+    // Another link's plan says nothing of this one.
+    let other = with_plans(vec![foreign_plan(3)], AcceptedPeers::new());
+    let decision = decide(&other, Some(&last), &seen(5), &own("a"));
+    assert_eq!(decision.desired, Desired::Withdrawn);
+}
+
+#[test]
 fn a_lower_revision_of_the_same_lineage_is_refused_and_its_peers_with_it() {
     let last = inputs(plan(5), peers("a", &keys(1)));
     let restored = snapshot(Some(plan(4)), AcceptedPeers::new());
     let decision = decide(&restored, Some(&last), &seen(5), &own("a"));
-    let refused = decision.refused.clone().unwrap();
-    assert_eq!((refused.offered, refused.highest), (4, 5));
+    let refused = Refused::Older {
+        lineage: last.plan.lineage.clone(),
+        offered: 4,
+        highest: 5,
+    };
+    assert_eq!(decision.refused, Some(refused));
     assert_eq!(mesh(decision).inputs, last);
 }
 

@@ -87,6 +87,11 @@ impl Host {
     }
 }
 
+/// What the API server says when the link is gone.
+fn gone() -> Snapshot {
+    snapshot(None, AcceptedPeers::new())
+}
+
 fn reason(outcome: &Outcome, kind: &str) -> (bool, &'static str) {
     let verdicts = outcome.verdicts();
     let verdict = verdicts.iter().find(|verdict| verdict.kind == kind);
@@ -149,7 +154,7 @@ async fn a_first_handshake_that_was_lost_is_asked_for_again_and_nothing_else_cha
     assert_eq!(host.kernel.writes(), writes + 4);
     assert_eq!(host.kernel.print(), good);
     assert!(!agent.has_news().await);
-    let withdrawn = host.reconcile(&snapshot(None, host.peers())).await;
+    let withdrawn = host.reconcile(&gone()).await;
     assert_eq!(withdrawn.role, Role::Withdrawn);
     assert_eq!(host.agent.as_ref().unwrap().next_contact(), None);
 }
@@ -287,7 +292,7 @@ async fn a_lower_revision_is_refused_also_after_a_restart_and_what_is_applied_st
 async fn a_withdrawn_lineage_does_not_come_back_with_a_lower_revision() {
     let mut host = Host::new();
     host.apply(5).await;
-    host.reconcile(&snapshot(None, host.peers())).await;
+    host.reconcile(&gone()).await;
     host.start();
     let outcome = host.apply(4).await;
     assert_eq!(reason(&outcome, "Applied"), (false, "RevisionRefused"));
@@ -328,11 +333,31 @@ async fn an_agent_that_restarts_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_deleted_plan_is_withdrawn_and_forgotten() {
+async fn a_plan_that_is_deleted_alone_changes_nothing_and_is_told_until_it_is_back() {
     let mut host = Host::new();
     host.apply(3).await;
     host.flush();
-    let outcome = host.reconcile(&snapshot(None, host.peers())).await;
+    let good = host.kernel.print();
+    let alone = snapshot(None, host.peers());
+    for restart in [false, true] {
+        if restart {
+            host.start();
+        }
+        let outcome = host.reconcile(&alone).await;
+        assert_eq!(reason(&outcome, "PlanMissing"), (true, "PeerExists"));
+        assert_eq!((outcome.revision, outcome.writes), (Some(3), 0));
+        assert_eq!(host.kernel.print(), good);
+    }
+    let outcome = host.apply(4).await;
+    assert_eq!(reason(&outcome, "PlanMissing"), (false, "absent"));
+}
+
+#[tokio::test]
+async fn a_withdrawn_mesh_leaves_the_kernel_and_is_forgotten() {
+    let mut host = Host::new();
+    host.apply(3).await;
+    host.flush();
+    let outcome = host.reconcile(&gone()).await;
     assert_eq!(reason(&outcome, "Applied"), (true, "NoPlan"));
     let state = host.kernel.state();
     assert!(state.devices.is_empty() && state.routes.is_empty() && state.rules.is_empty());

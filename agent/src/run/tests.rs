@@ -232,7 +232,10 @@ async fn the_statement_follows_the_plan() {
             .apply(Ok(("acme".to_owned(), Arc::new(plan(2)))))
     });
     until("revision 2", || revision(&mut running) == Some(2)).await;
-    running.shared.fold(|index| index.plans.reset(Vec::new()));
+    running.shared.fold(|index| {
+        index.local.reset(Vec::new());
+        index.plans.reset(Vec::new())
+    });
     until("withdrawn", || running.kernel.state().devices.is_empty()).await;
     until("no revision", || revision(&mut running) == Some(0)).await;
 }
