@@ -19,7 +19,6 @@ mod withdraw;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// One encrypted network over clusters, data centers and the company VPN.
@@ -42,9 +41,8 @@ enum Command {
         after_help = "Reads ClusterLink, Cluster, Site, VpnAttachment and Node objects. An AddressLedger, NetworkPlan or Peer among the\nfiles is the state before. With several Clusters, the label tieline.dev/cluster says which one a Node is in.\nOther kinds are left alone.\n\nExit code: 0 accepted, 1 refused or unreadable.\n\nExamples:\n  tieline plan -f examples/brownfield\n  tieline plan -f network.yaml -f nodes.yaml -o json | jq .refusals\n  kubectl get nodes,addressledgers,clusterlinks,clusters.tieline.dev,sites,vpnattachments -o yaml > all.yaml; tieline plan -f all.yaml"
     )]
     Plan {
-        /// File or folder (with its subfolders); may be given several times.
-        #[arg(short, long = "filename", required = true, value_name = "PATH")]
-        filename: Vec<PathBuf>,
+        #[command(flatten)]
+        inputs: offline::Inputs,
         /// How to print: tables, the objects that would be written, or one JSON object.
         #[arg(short, long, default_value = "table")]
         output: PlanOutput,
@@ -106,8 +104,8 @@ pub fn run(version: &'static str) -> ExitCode {
 
 fn execute(command: Command, version: &str) -> Result<ExitCode> {
     match command {
-        Command::Plan { filename, output } => {
-            let offline = offline::plan(&filename)?;
+        Command::Plan { inputs, output } => {
+            let offline = offline::plan(&inputs)?;
             let report = plan::report(&offline);
             match output {
                 PlanOutput::Table => print!("{}", plan::text(&offline, &report)),

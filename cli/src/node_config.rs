@@ -3,10 +3,9 @@
 use crate::offline::{self, Offline};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use tieline_core::cidr::PrefixSet;
 use tieline_core::host::print;
-use tieline_core::host::{DEFAULT_FWMARK, DEFAULT_PORT, DeviceName};
+use tieline_core::host::{DEFAULT_FWMARK, DeviceName};
 use tieline_core::ids::{NodeId, PeerName};
 use tieline_core::keys::PublicKey;
 use tieline_core::node::{LocalFacts, UnderlayDevice, node_config, resolve};
@@ -15,9 +14,8 @@ use tieline_core::peer::{AcceptedPeers, Claim, Endpoint, EndpointHost};
 /// Flags of `tieline node-config`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodeConfigArgs {
-    /// File or folder (with its subfolders); may be given several times.
-    #[arg(short, long = "filename", required = true, value_name = "PATH")]
-    filename: Vec<PathBuf>,
+    #[command(flatten)]
+    inputs: offline::Inputs,
     /// The node: its name, or `cluster/name` where several clusters have one of that name.
     #[arg(long, value_name = "NAME")]
     node: String,
@@ -34,7 +32,7 @@ pub(crate) struct NodeConfigArgs {
 /// # Errors
 /// When files cannot be read or the node is not part of a plan.
 pub(crate) fn text(args: &NodeConfigArgs) -> Result<String> {
-    let offline = offline::plan(&args.filename)?;
+    let offline = offline::plan(&args.inputs)?;
     let id = find(&offline, &args.node)?;
     let own = &offline.proposal.nodes[id];
     let peers = peers_with_keys(&offline);
@@ -141,7 +139,7 @@ fn facts(args: &NodeConfigArgs, peers: &AcceptedPeers, own: &PeerName) -> LocalF
         )]),
         keys,
         netdev_egress: true,
-        first_port: DEFAULT_PORT,
+        first_port: args.inputs.agent_port,
         fwmark: DEFAULT_FWMARK,
         ..LocalFacts::default()
     }

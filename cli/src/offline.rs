@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tieline_core::check::{Finding, check};
 use tieline_core::fleet::Fleet;
+use tieline_core::host::DEFAULT_PORT;
 use tieline_core::ids::{ClusterName, Lineage, PeerName};
 use tieline_core::ledger::Ledgers;
 use tieline_core::peer::{AcceptedPeers, Claim};
@@ -25,6 +26,17 @@ const CLUSTER_LABEL: &str = "tieline.dev/cluster";
 /// Lineage of ledgers that do not exist yet; a real operator makes a random one.
 const OFFLINE_LINEAGE: &str = "offline0";
 
+/// What offline commands are told: files, and what the operator has as a flag.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inputs {
+    /// File or folder (with its subfolders); may be given several times.
+    #[arg(short, long = "filename", required = true, value_name = "PATH")]
+    filename: Vec<PathBuf>,
+    /// The agents' first UDP port (agent.port of the chart): all other ports are counted from it.
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..=65_455))]
+    pub(crate) agent_port: u16,
+}
+
 /// A decision and what it was made from.
 pub(crate) struct Offline {
     /// What the files ask for.
@@ -33,6 +45,8 @@ pub(crate) struct Offline {
     pub(crate) proposal: Proposal,
     /// What the checker found; nothing, unless there is a bug.
     pub(crate) findings: Vec<Finding>,
+    /// The agents' first UDP port.
+    pub(crate) agent_port: u16,
     /// Objects that their CRD would refuse.
     pub(crate) invalid: Vec<NoticeRow>,
     /// Accepted peers of the files: the state before.
@@ -45,9 +59,9 @@ pub(crate) struct Offline {
 ///
 /// # Errors
 /// When files cannot be read, or a Node's cluster is not known.
-pub(crate) fn plan(paths: &[PathBuf]) -> Result<Offline> {
+pub(crate) fn plan(inputs: &Inputs) -> Result<Offline> {
     let mut reader = Reader::default();
-    let objects = files::read(paths)?;
+    let objects = files::read(&inputs.filename)?;
     // Clusters first: a Node without a label belongs to the only one there is.
     let (clusters, others): (Vec<_>, Vec<_>) =
         objects.iter().partition(|object| object.kind == "Cluster");
@@ -60,6 +74,7 @@ pub(crate) fn plan(paths: &[PathBuf]) -> Result<Offline> {
         fleet: reader.fleet,
         proposal,
         findings,
+        agent_port: inputs.agent_port,
         invalid: reader.invalid,
         peers: reader.peers,
         claims: reader.claims,

@@ -142,7 +142,7 @@ pub(crate) fn report(offline: &Offline) -> Report {
             .plans
             .values()
             .flat_map(|plan| &plan.vpns)
-            .map(vpn)
+            .map(|it| vpn(it, offline.agent_port))
             .collect(),
         refusals,
         waiting: proposal
@@ -207,12 +207,12 @@ fn segment(proposal: &Proposal, segment: &Segment) -> SegmentRow {
     }
 }
 
-fn vpn(vpn: &tieline_core::network_plan::PlanVpn) -> VpnRow {
+fn vpn(vpn: &tieline_core::network_plan::PlanVpn, agent_port: u16) -> VpnRow {
     VpnRow {
         name: vpn.name.to_string(),
         site: vpn.site.to_string(),
         segment: vpn.segment.to_string(),
-        port: tieline_core::host::DeviceName::vpn(vpn.index).port(tieline_core::host::DEFAULT_PORT),
+        port: tieline_core::host::DeviceName::vpn(vpn.index).port(agent_port),
         prefixes: vpn
             .prefixes
             .iter()

@@ -78,6 +78,28 @@ fn three_sites_and_the_company_vpn() {
 }
 
 #[test]
+fn the_ports_are_counted_from_the_agents_first_one() {
+    let folder = examples().join("three-sites");
+    let with = |args: &[&str]| {
+        let all = [
+            args,
+            &["-f", folder.to_str().unwrap(), "--agent-port", "30000"],
+        ]
+        .concat();
+        stdout(&tieline(&all))
+    };
+    let plan: Value = serde_json::from_str(&with(&["plan", "-o", "json"])).unwrap();
+    assert_eq!(plan["vpns"][0]["port"], 30064);
+    let config = with(&["node-config", "--node", "paris-1"]);
+    for port in ["30000", "30064"] {
+        let line = format!("listening port: {port}\n");
+        assert!(config.contains(&line), "no {line} in {config}");
+    }
+    let output = tieline(&["plan", "-f", ".", "--agent-port", "65500"]);
+    assert_eq!(output.status.code(), Some(2), "ports end at 65535");
+}
+
+#[test]
 fn two_gateways_a_site() {
     let plan = story("two-gateways", true, &["dublin-1", "dublin-2", "dublin-3"]);
     for segment in plan["segments"].as_array().unwrap() {
