@@ -43,6 +43,7 @@ fn main() {
             without_root_it_fails,
         ),
         trial("nodes are Ready in time", ready),
+        trial("every node and every pod has IPv4 and IPv6", both_families),
         trial("pods talk inside a site and not across sites", || {
             with_lab(|lab| pods_talk(lab, Cni::Bridge))
         }),
@@ -75,8 +76,8 @@ fn main() {
     conclusion.exit();
 }
 
-/// The lab that tests share: the bridge plug-in and nftables. The suite `nodes_mesh` runs the same facts in every other
-/// combination.
+/// The lab that tests share: the bridge plug-in, nftables, IPv4 and IPv6. The suite `nodes_mesh` runs the same facts in every
+/// other combination, and with IPv4 alone.
 static LAB: Mutex<Option<NodeLab>> = Mutex::new(None);
 
 /// `paris`, which the API server reaches, with two nodes, and `berlin` behind a NAT.
@@ -93,7 +94,7 @@ fn with_lab(test: impl FnOnce(&mut NodeLab) -> Result<()>) -> Result<()> {
     if shared.is_none() {
         let lab = NodeLab::start(
             "nodes-bridge-nftables",
-            two_sites(),
+            two_sites().dual_stack(),
             Cni::Bridge,
             ProxyMode::Nftables,
         )?;
@@ -150,6 +151,38 @@ fn ready() -> Result<()> {
             labels.trim() == "berlin-1=berlin paris-1=paris paris-2=paris",
             "{labels}"
         );
+        Ok(())
+    })
+}
+
+fn both_families() -> Result<()> {
+    with_lab(|lab| {
+        let fields = |kind: &str, path: &str| -> Result<Vec<String>> {
+            let path = format!("jsonpath={{range .items[*]}}{path}{{'\\n'}}{{end}}");
+            let printed = lab
+                .control_plane()
+                .kubectl(&["get", kind, "-A", "-o", &path])?;
+            Ok(printed.lines().map(str::to_owned).collect())
+        };
+        let internal = "{.status.addresses[?(@.type=='InternalIP')].address}";
+        for (what, count, lines) in [
+            ("InternalIPs", 3, fields("nodes", internal)?),
+            ("pod ranges", 3, fields("nodes", "{.spec.podCIDRs[*]}")?),
+            ("pods", 6, fields("pods", "{.status.podIPs[*].ip}")?),
+            (
+                "service ranges",
+                1,
+                fields("servicecidrs", "{.spec.cidrs[*]}")?,
+            ),
+        ] {
+            let both = lines
+                .iter()
+                .filter(|line| matches!(line.split_once(' '), Some((one, other)) if one.contains('.') && other.contains(':')));
+            ensure!(
+                both.count() == count && lines.len() == count,
+                "{what}: {lines:?}"
+            );
+        }
         Ok(())
     })
 }

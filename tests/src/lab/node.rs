@@ -15,7 +15,7 @@ use super::netns::NetNs;
 use super::process::Process;
 use super::rules::NodeRules;
 use super::topology::{NodeSpec, Site, nth, nth4, nth6};
-use super::traffic::{Endpoint, Server};
+use super::traffic::{Endpoint, Family, Server};
 
 /// How far a node's new number is from its old one: further than a site has nodes.
 const RENUMBERED: u32 = 50;
@@ -112,6 +112,19 @@ impl Node {
         self.wiring
             .dual_stack
             .then(|| nth6(self.wiring.site.lan6, self.inner().number))
+    }
+
+    /// Its address of a family on the site's network.
+    ///
+    /// # Errors
+    ///
+    /// When the underlay does not carry that family.
+    pub fn address_of(&self, family: Family) -> Result<IpAddr> {
+        let found = match family {
+            Family::V4 => Some(self.address4().into()),
+            Family::V6 => self.address6().map(IpAddr::from),
+        };
+        found.with_context(|| format!("{} has no {family} address", self.name()))
     }
 
     /// Gives it other addresses on the site's network, as a new lease does: the old ones go, the new ones come, and with them

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::traffic::Family;
+
 /// How a site meets the WAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SiteKind {
@@ -179,6 +181,16 @@ impl Topology {
     pub fn pods_per_node(mut self, count: u32) -> Self {
         self.pods_per_node = count;
         self
+    }
+
+    /// The families that the underlay carries.
+    #[must_use]
+    pub fn families(&self) -> &'static [Family] {
+        if self.dual_stack {
+            &[Family::V4, Family::V6]
+        } else {
+            &[Family::V4]
+        }
     }
 
     /// The site of that name.

@@ -50,6 +50,18 @@ pub enum Family {
     V6,
 }
 
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv6() {
+            Self::V6
+        } else {
+            Self::V4
+        }
+    }
+}
+
 /// Transport of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
@@ -84,7 +96,7 @@ impl Endpoint {
         self.addresses
             .iter()
             .copied()
-            .find(|address| address.is_ipv6() == (family == Family::V6))
+            .find(|address| Family::of(*address) == family)
     }
 
     fn needs(&self, family: Family) -> Result<IpAddr> {

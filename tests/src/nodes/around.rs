@@ -18,6 +18,7 @@ pub(super) fn start_control_plane(
 ) -> Result<ControlPlane> {
     let mut options = ControlPlaneOptions::new(lab.logs().join("control-plane"))
         .in_netns("/run/netns/api", API4.into());
+    options.service_cidrs = config::service_ranges(lab.topology().dual_stack);
     options.controller_manager = true;
     options.node_lifecycle = true;
     if let PodRanges::ControllerManager(ranges) = pod_ranges {
@@ -84,10 +85,11 @@ pub(super) fn edges(lab: &Lab, cni: Cni) -> Result<()> {
             )?,
             Cni::Plain if site.kind == SiteKind::Nat => {}
             Cni::Plain => router.nft(&format!(
-                r#"table ip lab_edge {{
+                r#"table inet lab_edge {{
                     chain post {{
                         type nat hook postrouting priority 100;
                         oifname "wan0" ip saddr != {} masquerade
+                        oifname "wan0" ip6 saddr fc00::/7 masquerade
                     }}
                 }}"#,
                 site.lan4

@@ -1,8 +1,8 @@
 //! Configuration files of a node's programs. Pure: names and addresses in, text out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
 use super::{Cni, ProxyMode};
@@ -13,6 +13,29 @@ pub(super) const DNS_IMAGE: &str = "lab.local/coredns:1";
 
 /// Address of the cluster's DNS service, the tenth of the service range by custom.
 pub const DNS_SERVICE: &str = "10.96.0.10";
+
+/// Pod ranges of the cluster, where kube-controller-manager divides them among nodes.
+pub(super) fn pod_ranges(dual_stack: bool) -> Vec<IpNet> {
+    ranges(
+        Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16),
+        Ipv6Net::new_assert(Ipv6Addr::new(0xfd10, 0x244, 0, 0, 0, 0, 0, 0), 56),
+        dual_stack,
+    )
+}
+
+/// Service ranges of the cluster. Both lie in the pools of the examples, which is harder than beside them.
+pub(super) fn service_ranges(dual_stack: bool) -> Vec<IpNet> {
+    ranges(
+        Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
+        Ipv6Net::new_assert(Ipv6Addr::new(0xfd64, 0xacee, 0x96, 0, 0, 0, 0, 0), 112),
+        dual_stack,
+    )
+}
+
+fn ranges(first: Ipv4Net, second: Ipv6Net, dual_stack: bool) -> Vec<IpNet> {
+    let second = dual_stack.then_some(IpNet::V6(second));
+    std::iter::once(first.into()).chain(second).collect()
+}
 
 /// What containerd (1.6 or newer) is told. It writes the CNI's configuration itself, from a template, as soon as the kubelet
 /// tells it the node's pod range, whoever gave it.
@@ -90,8 +113,10 @@ pub(super) fn proxy(mode: ProxyMode, cluster_cidrs: &[IpNet]) -> Value {
 /// The CNI configuration: for containerd's template, and for flannel as it is used.
 pub(super) fn cni(cni: Cni, mode: ProxyMode) -> String {
     let backend = mode.as_str();
-    // containerd's template language is Go's; the ranges are those of Node.spec.podCIDRs.
+    // containerd's template language is Go's; the ranges are those of Node.spec.podCIDRs, the routes one of length 0 a family.
     let ranges = r#"[{{range $i, $range := .PodCIDRRanges}}{{if $i}}, {{end}}[{"subnet": "{{$range}}"}]{{end}}]"#;
+    let routes =
+        r#"[{{range $i, $route := .Routes}}{{if $i}}, {{end}}{"dst": "{{$route}}"}{{end}}]"#;
     let (version, first) = match cni {
         Cni::Bridge => (
             "1.0.0",
@@ -104,7 +129,7 @@ pub(super) fn cni(cni: Cni, mode: ProxyMode) -> String {
             "1.0.0",
             format!(
                 r#"{{"type": "ptp", "ipMasq": false,
-     "ipam": {{"type": "host-local", "ranges": {ranges}, "routes": [{{"dst": "0.0.0.0/0"}}]}}}}"#
+     "ipam": {{"type": "host-local", "ranges": {ranges}, "routes": {routes}}}}}"#
             ),
         ),
         Cni::Flannel => (

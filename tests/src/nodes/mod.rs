@@ -18,6 +18,8 @@
 //! [`NodeLab::exec`] as a user would, or become a [`crate::lab::Endpoint`] ([`NodeLab::endpoint`]), so that the lab's traffic
 //! matrix, ping streams and transfers run between real pods.
 //!
+//! A dual-stack topology makes a dual-stack cluster: two InternalIPs, two pod ranges and two service ranges. Not with flannel.
+//!
 //! Two things stand for what surrounds a real cluster. With [`Cni::Flannel`] the edge of every site drops VXLAN, as firewalls
 //! do: otherwise flannel's overlay would join the sites that have public addresses, in clear. With [`Cni::Plain`] the routers of
 //! sites know their pods and translate them towards the WAN, as a VPC's NAT gateway does.
@@ -43,7 +45,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use crate::control_plane::ControlPlane;
 use crate::lab::{Lab, Node, Process, Topology};
@@ -56,7 +58,7 @@ use routes::Routes;
 pub use config::{DNS_SERVICE, PROBE_IMAGE};
 pub use enter::enter;
 pub use image::Image;
-pub use pods::{Answer, Pod, knockers, probes};
+pub use pods::{Answer, Pod, knockers, probes, url};
 pub use tieline::Tieline;
 
 /// How pods are connected to their node and to other nodes of the site.
@@ -65,7 +67,7 @@ pub enum Cni {
     /// The `bridge` plug-in with `ipMasq`: what leaves the node leaves under the node's address. Static routes between the
     /// nodes of a site.
     Bridge,
-    /// flannel with VXLAN and its masquerade rules.
+    /// flannel with VXLAN and its masquerade rules. IPv4 only.
     Flannel,
     /// The `ptp` plug-in, nothing translated on the node: pods keep their addresses inside the site, whose router knows them.
     Plain,
@@ -131,17 +133,17 @@ pub struct Options {
 }
 
 impl Options {
-    /// Pod ranges 10.244.0.0/16 by kube-controller-manager, CoreDNS in the first site.
+    /// Pod ranges 10.244.0.0/16, in dual-stack topologies fd10:244::/56 too, by kube-controller-manager; CoreDNS in the first
+    /// site.
     #[must_use]
     pub fn new(name: &str, topology: Topology, cni: Cni, proxy: ProxyMode) -> Self {
-        let range = Ipv4Net::new_assert([10, 244, 0, 0].into(), 16);
         Self {
             name: name.to_owned(),
             dns_site: topology.sites.first().map(|site| site.name.clone()),
+            pod_ranges: PodRanges::ControllerManager(config::pod_ranges(topology.dual_stack)),
             topology,
             cni,
             proxy,
-            pod_ranges: PodRanges::ControllerManager(vec![range.into()]),
             archives: Vec::new(),
             api_server_flags: Vec::new(),
         }
@@ -180,6 +182,10 @@ impl NodeLab {
     /// When a program is missing (the message names the command that builds it) or the machine refuses something; whatever was
     /// made by then goes away.
     pub fn start_with(options: Options) -> Result<Self> {
+        ensure!(
+            options.cni != Cni::Flannel || !options.topology.dual_stack,
+            "flannel's plug-in here (of CNI plug-ins 0.9) gives pods no IPv6 address: use another CNI for dual-stack"
+        );
         let started = Instant::now();
         let programs = Programs::find()?;
         let cgroups = Cgroups::of_machine(&enter::cgroup_name()?)?;

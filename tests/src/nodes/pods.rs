@@ -1,6 +1,6 @@
 //! Pods of the cluster as a test uses them: found, waited for, driven, and turned into ends of the lab's traffic.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{NodeLab, PROBE_IMAGE};
-use crate::lab::{Endpoint, NetNs};
+use crate::lab::{Endpoint, Family, NetNs};
 
 /// The manifest of a DaemonSet of probes that answer on port 8080 and say their pod and node: on every node, or on those of one
 /// site. A pod is Ready when it answers.
@@ -87,15 +87,44 @@ impl Pod {
             .with_context(|| format!("{} has no address", self.name))
     }
 
-    /// `http://ADDRESS:PORT/`.
+    /// Its address of a family.
+    ///
+    /// # Errors
+    ///
+    /// When it has none.
+    pub fn address_of(&self, family: Family) -> Result<IpAddr> {
+        let found = self
+            .addresses
+            .iter()
+            .find(|address| Family::of(**address) == family);
+        found
+            .copied()
+            .with_context(|| format!("{} has no {family} address", self.name))
+    }
+
+    /// `http://ADDRESS:PORT/` with its first address.
     ///
     /// # Errors
     ///
     /// When it has no address yet.
     pub fn url(&self, port: u16) -> Result<String> {
-        let address = std::net::SocketAddr::new(self.address()?, port);
-        Ok(format!("http://{address}/"))
+        Ok(url(self.address()?, port))
     }
+
+    /// As [`Pod::url`], with its address of a family.
+    ///
+    /// # Errors
+    ///
+    /// When it has no address of that family.
+    pub fn url_of(&self, family: Family, port: u16) -> Result<String> {
+        Ok(url(self.address_of(family)?, port))
+    }
+}
+
+/// `http://ADDRESS:PORT/`.
+#[must_use]
+pub fn url(address: IpAddr, port: u16) -> String {
+    format!("http://{}/", SocketAddr::new(address, port))
 }
 
 /// What `probe serve` tells its client.

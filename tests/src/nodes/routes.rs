@@ -186,9 +186,15 @@ impl Table {
             );
             for (ns, device) in &places {
                 for range in ranges {
+                    let family = match range {
+                        IpNet::V4(_) => "-4",
+                        IpNet::V6(_) => "-6",
+                    };
                     // Absent where the node was rebooted meanwhile, or in another site.
                     let present = ns
-                        .ip(&format!("route show {range} dev {device} proto boot"))
+                        .ip(&format!(
+                            "{family} route show {range} dev {device} proto boot"
+                        ))
                         .context("looking for an old route")?;
                     if !present.trim().is_empty() && present.contains(" via ") {
                         ns.ip(&format!("route del {range} dev {device}"))?;

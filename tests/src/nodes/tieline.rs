@@ -129,7 +129,7 @@ impl Tieline {
     ///
     /// helm cannot be built, or the API server does not answer.
     pub fn at(lab: &NodeLab) -> Result<Self> {
-        let example = repository().join("examples/three-sites/network.yaml");
+        let example = repository().join(example_of(lab.lab().topology()));
         let text = fs::read_to_string(&example)
             .with_context(|| format!("reading {}", example.display()))?;
         let kubeconfig = lab.control_plane().kubeconfig().to_path_buf();
@@ -155,9 +155,9 @@ impl Tieline {
         self
     }
 
-    /// `examples/three-sites` as it is applied here: without the VPN, whose other side is not part of these labs, and, where
-    /// kube-controller-manager gives pod ranges, with those instead of `assign: true`; elsewhere without `serviceCidrs`, which the
-    /// pool covers and the API server knows.
+    /// `examples/three-sites`, in dual-stack topologies `examples/dual-stack`, as it is applied here: without the VPN, whose other
+    /// side is not part of these labs, and, where kube-controller-manager gives pod ranges, with those instead of `assign: true`;
+    /// elsewhere without `serviceCidrs`, which the pool covers and the API server knows.
     #[must_use]
     pub fn example(&self) -> &str {
         &self.example
@@ -422,6 +422,15 @@ fn is_newer(archive: &Path, inputs: &[PathBuf]) -> Result<bool> {
     Ok(true)
 }
 
+/// The same sites under the same names, with pools of one family or of both.
+fn example_of(topology: &Topology) -> &'static str {
+    if topology.dual_stack {
+        "examples/dual-stack/network.yaml"
+    } else {
+        "examples/three-sites/network.yaml"
+    }
+}
+
 /// The example for this lab, see [`Tieline::example`].
 fn adapt(text: &str, pod_ranges: &PodRanges) -> Result<String> {
     let mut objects = Vec::new();
@@ -493,7 +502,11 @@ mod tests {
     use super::*;
 
     fn example() -> String {
-        fs::read_to_string(repository().join("examples/three-sites/network.yaml")).unwrap()
+        text_for(&Topology::three_sites())
+    }
+
+    fn text_for(topology: &Topology) -> String {
+        fs::read_to_string(repository().join(example_of(topology))).unwrap()
     }
 
     #[test]
@@ -508,6 +521,20 @@ mod tests {
             text.contains("assign: true") && text.contains("behindNat: true"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_dual_stack_lab_takes_the_example_with_both_pools() {
+        let topology = Topology::three_sites().dual_stack();
+        let ranges = ["10.244.0.0/16", "fd10:244::/56"];
+        let others = PodRanges::ControllerManager(
+            ranges.iter().map(|range| range.parse().unwrap()).collect(),
+        );
+        let text = adapt(&text_for(&topology), &others).unwrap();
+        assert!(!text.contains("hq") && !text.contains("assign"), "{text}");
+        for word in ["- 10.64.0.0/10", "- fd64:acee::/40", ranges[0], ranges[1]] {
+            assert!(text.contains(word), "{text}");
+        }
     }
 
     #[test]

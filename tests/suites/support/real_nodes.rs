@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::lab::{Endpoint, Flows};
-use e2e::nodes::{Answer, Cni, DNS_SERVICE, NodeLab, Pod, probes};
+use e2e::lab::{Endpoint, Family, Flows};
+use e2e::nodes::{Answer, Cni, DNS_SERVICE, NodeLab, Pod, probes, url};
 use libtest_mimic::Trial;
 
 /// A sentence and what proves it.
@@ -19,7 +19,8 @@ pub(crate) fn trial(
     })
 }
 
-/// A pod on every node, a second one on the nodes of paris, and services without selector: the test names their endpoints.
+/// A pod on every node, a second one on the nodes of paris, and services without selector, of every family that the cluster has:
+/// the test names their endpoints.
 pub(crate) fn pods() -> String {
     let (web, other) = (probes("web", None), probes("other", Some("paris")));
     format!("{web}{other}---{SERVICES}")
@@ -29,12 +30,12 @@ const SERVICES: &str = r#"
 apiVersion: v1
 kind: Service
 metadata: {name: paris}
-spec: {type: NodePort, ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080}]}
+spec: {type: NodePort, ipFamilyPolicy: PreferDualStack, ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080}]}
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: oslo}
-spec: {type: NodePort, ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30081}]}
+spec: {type: NodePort, ipFamilyPolicy: PreferDualStack, ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30081}]}
 "#;
 
 /// Pods that the facts are about.
@@ -65,23 +66,35 @@ pub(crate) fn pod_on(lab: &NodeLab, app: &str, node: &str) -> Result<Pod> {
         .with_context(|| format!("no pod of {app} on {node}"))
 }
 
+/// The families that a lab has.
+pub(crate) fn families(lab: &NodeLab) -> &'static [Family] {
+    lab.lab().topology().families()
+}
+
 /// Pods of one node and of one site talk, those of two sites do not.
 pub(crate) fn pods_talk(lab: &NodeLab, cni: Cni) -> Result<()> {
     let cast = cast(lab)?;
-    let own = cast.first.address()?;
-    let one_node = only(lab.ask(&cast.first, &cast.beside.url(8080)?, 1)?)?;
+    families(lab)
+        .iter()
+        .try_for_each(|family| pods_talk_over(lab, cni, &cast, *family))
+}
+
+fn pods_talk_over(lab: &NodeLab, cni: Cni, cast: &Cast, family: Family) -> Result<()> {
+    let own = cast.first.address_of(family)?;
+    let url = |pod: &Pod| pod.url_of(family, 8080);
+    let one_node = only(lab.ask(&cast.first, &url(&cast.beside)?, 1)?)?;
     ensure!(one_node.client == own, "on one node: {one_node:?}");
-    let across = only(lab.ask(&cast.first, &cast.second.url(8080)?, 1)?)?;
+    let across = only(lab.ask(&cast.first, &url(&cast.second)?, 1)?)?;
     ensure!(across.pod == cast.second.name, "{across:?}");
     // Bridge with ipMasq translates whatever leaves the node; the others keep the address inside a site.
-    let node: IpAddr = lab.lab().node("paris-1")?.address4().into();
+    let node = lab.lab().node("paris-1")?.address_of(family)?;
     let wanted = if cni == Cni::Bridge { node } else { own };
     ensure!(
         across.client == wanted,
         "across nodes: {across:?}, wanted client {wanted}"
     );
     for (from, to) in [(&cast.first, &cast.abroad), (&cast.abroad, &cast.second)] {
-        let answers = lab.ask(from, &to.url(8080)?, 1);
+        let answers = lab.ask(from, &url(to)?, 1);
         ensure!(
             answers.is_err(),
             "{} on {} reached {} on {}: {answers:?}",
@@ -94,49 +107,76 @@ pub(crate) fn pods_talk(lab: &NodeLab, cni: Cni) -> Result<()> {
     Ok(())
 }
 
-/// Makes `pods` the endpoints of a service of [`pods`]; returns the service's address.
-pub(crate) fn endpoints(lab: &NodeLab, service: &str, pods: &[&Pod]) -> Result<IpAddr> {
-    let endpoints: Vec<_> = pods
-        .iter()
-        .map(|pod| {
-            Ok(serde_json::json!({"addresses": [pod.address()?], "conditions": {"ready": true}}))
+/// Makes `pods` the endpoints of a service of [`pods`]; returns the service's addresses, one a family.
+pub(crate) fn endpoints(
+    lab: &NodeLab,
+    service: &str,
+    pods: &[&Pod],
+) -> Result<Vec<(Family, IpAddr)>> {
+    for family in families(lab) {
+        let endpoints: Vec<_> = pods
+            .iter()
+            .map(|pod| {
+                let address = pod.address_of(*family)?;
+                Ok(serde_json::json!({"addresses": [address], "conditions": {"ready": true}}))
+            })
+            .collect::<Result<_>>()?;
+        let kind = family.to_string();
+        let name = format!("{service}-{}", kind.to_lowercase());
+        let slice = serde_json::json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": kind,
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": service}},
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": endpoints,
+        });
+        lab.control_plane().apply(&slice.to_string())?;
+    }
+    let path = "jsonpath={.spec.clusterIPs[*]}";
+    let addresses = lab
+        .control_plane()
+        .kubectl(&["get", "service", service, "-o", path])?;
+    let addresses: Vec<(Family, IpAddr)> = addresses
+        .split_whitespace()
+        .map(|address| {
+            let address = address.parse()?;
+            Ok((Family::of(address), address))
         })
         .collect::<Result<_>>()?;
-    let slice = serde_json::json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": format!("{service}-1"), "labels": {"kubernetes.io/service-name": service}},
-        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-        "endpoints": endpoints,
-    });
-    lab.control_plane().apply(&slice.to_string())?;
-    let get = [
-        "get",
-        "service",
-        service,
-        "-o",
-        "jsonpath={.spec.clusterIP}",
-    ];
-    Ok(lab.control_plane().kubectl(&get)?.parse()?)
+    let of: Vec<Family> = addresses.iter().map(|(family, _)| *family).collect();
+    ensure!(
+        of == families(lab),
+        "service {service} has the addresses {addresses:?}"
+    );
+    Ok(addresses)
+}
+
+/// The addresses alone, as a name has them.
+pub(crate) fn named(addresses: &[(Family, IpAddr)]) -> BTreeSet<IpAddr> {
+    addresses.iter().map(|(_, address)| *address).collect()
 }
 
 /// ClusterIP, NodePort, names and the API server work inside paris, where CoreDNS runs.
 pub(crate) fn services(lab: &NodeLab) -> Result<()> {
     let cast = cast(lab)?;
-    let address = endpoints(lab, "paris", &[&cast.first, &cast.second])?;
+    let addresses = endpoints(lab, "paris", &[&cast.first, &cast.second])?;
     let both = BTreeSet::from([cast.first.name.clone(), cast.second.name.clone()]);
-    let url = format!("http://{address}/");
-    let seen = until(|| lab.ask(&cast.beside, &url, 20))?;
-    ensure!(servers(&seen) == both, "ClusterIP from a pod: {seen:?}");
-    let seen = until(|| lab.ask_from_node("paris-2", &url, 20))?;
-    ensure!(servers(&seen) == both, "ClusterIP from a node: {seen:?}");
-    let node = lab.lab().node("paris-2")?.address4();
-    let url = format!("http://{node}:30080/");
-    let seen = until(|| lab.ask_from_node("paris-1", &url, 20))?;
-    ensure!(servers(&seen) == both, "NodePort: {seen:?}");
+    for (family, address) in &addresses {
+        let service = url(*address, 80);
+        let seen = until(|| lab.ask(&cast.beside, &service, 20))?;
+        ensure!(servers(&seen) == both, "{service} from a pod: {seen:?}");
+        let seen = until(|| lab.ask_from_node("paris-2", &service, 20))?;
+        ensure!(servers(&seen) == both, "{service} from a node: {seen:?}");
+        let node = url(lab.lab().node("paris-2")?.address_of(*family)?, 30080);
+        let seen = until(|| lab.ask_from_node("paris-1", &node, 20))?;
+        ensure!(servers(&seen) == both, "NodePort {node}: {seen:?}");
+    }
 
     for from in [&cast.first, &cast.second] {
         let found = lab.lookup(from, "paris.default.svc.cluster.local")?;
-        ensure!(found == [address], "{found:?}");
+        ensure!(
+            BTreeSet::from_iter(found.clone()) == named(&addresses),
+            "{found:?}, wanted {addresses:?}"
+        );
         let short = lab.lookup(from, "kube-dns.kube-system")?;
         ensure!(short == [DNS_SERVICE.parse::<IpAddr>()?], "{short:?}");
     }
@@ -167,6 +207,11 @@ pub(crate) fn nothing_crosses(lab: &NodeLab, ends: &[Endpoint]) -> Result<()> {
     for pair in crossing {
         ensure!(pair.ok == 0, "{pair:?}");
     }
+    let seen: BTreeSet<Family> = report.pairs.iter().map(|pair| pair.family).collect();
+    ensure!(
+        seen == families(lab).iter().copied().collect(),
+        "asked over {seen:?} only"
+    );
     Ok(())
 }
 
