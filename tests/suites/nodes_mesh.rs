@@ -1,5 +1,5 @@
 //! The main job on real nodes: helm, kubelets, real pods, CNI plug-ins, kube-proxy and CoreDNS, in every combination of three
-//! CNIs and two proxy modes. Needs the machine's own root.
+//! CNIs and two proxy modes, one of them dual-stack. Needs the machine's own root.
 #![allow(clippy::unwrap_used)]
 // Measured times are part of what this suite is for.
 #![allow(clippy::print_stdout)]
@@ -43,7 +43,7 @@ fn main() {
         trials.extend(combination(cni, proxy));
     }
     trials.push(trial(
-        "nodes without pod ranges get them from Tieline, and everything works",
+        "nodes without pod ranges get them from Tieline, IPv4 and IPv6, and everything works",
         allocators::tieline_assigns,
     ));
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -53,7 +53,13 @@ fn main() {
 
 /// In this order, because each begins where the one before it ends.
 fn combination(cni: Cni, proxy: ProxyMode) -> Vec<Trial> {
-    let say = |what: &str| format!("{} and {}: {what}", world::word(cni), proxy.as_str());
+    let dual_stack = if world::dual_stack(cni, proxy) {
+        ", dual-stack"
+    } else {
+        ""
+    };
+    let named = format!("{} and {}{dual_stack}", world::word(cni), proxy.as_str());
+    let say = |what: &str| format!("{named}: {what}");
     let test = |what: &str, run: fn(&mut World) -> Result<()>| {
         trial(say(what), move || within(cni, proxy, run))
     };
@@ -92,7 +98,7 @@ fn combination(cni: Cni, proxy: ProxyMode) -> Vec<Trial> {
         ]);
     }
     trials.push(test(
-        "helm uninstall takes the mesh away, and from before the install until then no packet inside a site is lost",
+        "helm uninstall takes the mesh away and leaves nothing, and from before the install until then no packet inside a site is lost",
         mesh::uninstalled,
     ));
     trials

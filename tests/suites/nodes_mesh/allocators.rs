@@ -93,10 +93,10 @@ pub(crate) fn refused(world: &mut World) -> Result<()> {
         .position(|(node, _)| *node == joined)
         .map(|index| after.remove(index));
     ensure!(after == before, "before {before:?}, after {after:?}");
-    let allocated: IpNet = "10.244.0.0/16".parse()?;
+    let allocated: [IpNet; 2] = ["10.244.0.0/16".parse()?, "fd10:244::/56".parse()?];
     ensure!(
         new.as_ref()
-            .is_some_and(|(_, cidrs)| cidrs.len() == 1 && allocated.contains(&cidrs[0])),
+            .is_some_and(|(_, cidrs)| one_of_each(cidrs, &allocated)),
         "{new:?}"
     );
     // What runs goes on meanwhile.
@@ -121,18 +121,27 @@ pub(crate) fn refused(world: &mut World) -> Result<()> {
         .map(drop)
 }
 
-/// `examples/three-sites` with its own `assign: true`, on nodes that are not Ready because nobody gave them a range.
+/// Whether there is one range inside each of some others, in their order.
+fn one_of_each(ranges: &[IpNet], others: &[IpNet]) -> bool {
+    ranges.len() == others.len()
+        && others
+            .iter()
+            .zip(ranges)
+            .all(|(other, range)| other.contains(range))
+}
+
+/// `examples/dual-stack` with its own `assign: true`, on nodes that are not Ready because nobody gave them a range.
 pub(crate) fn tieline_assigns() -> Result<()> {
     // Names of namespaces are used once at a time.
     end();
-    let pool: IpNet = "10.64.0.0/10".parse()?;
+    let pools: [IpNet; 2] = ["10.64.0.0/10".parse()?, "fd64:acee::/40".parse()?];
     let mut options = Tieline::options(
         "mesh-assigned",
-        three_sites(),
-        Cni::Flannel,
+        three_sites().dual_stack(),
+        Cni::Bridge,
         ProxyMode::Iptables,
     )?;
-    options.pod_ranges = PodRanges::SomebodyElse(vec![pool]);
+    options.pod_ranges = PodRanges::SomebodyElse(pools.to_vec());
     let lab = NodeLab::start_with(options)?;
     let tieline = Tieline::at(&lab)?;
     ensure!(
@@ -149,21 +158,23 @@ pub(crate) fn tieline_assigns() -> Result<()> {
         lab.wait_ready(Duration::from_secs(1)).is_err(),
         "Ready without a pod range"
     );
-    let result = assigned(&lab, &tieline, pool);
+    let result = assigned(&lab, &tieline, &pools);
     if result.is_err() {
         tieline.keep_logs(&lab);
     }
     result
 }
 
-fn assigned(lab: &NodeLab, tieline: &Tieline, pool: IpNet) -> Result<()> {
+fn assigned(lab: &NodeLab, tieline: &Tieline, pools: &[IpNet]) -> Result<()> {
     let took = tieline.bring_up(lab)?;
     let nodes_ready = lab.wait_ready(PATIENCE)?;
     println!("assigned: helm install to Ready {took:.1?}, all nodes Ready {nodes_ready:.1?} later");
     let given = ranges(lab)?;
     let distinct: BTreeSet<IpNet> = given.iter().flat_map(|(_, cidrs)| cidrs.clone()).collect();
     ensure!(
-        distinct.len() == 6 && distinct.iter().all(|cidr| pool.contains(cidr)),
+        given.len() == 6
+            && distinct.len() == 6 * pools.len()
+            && given.iter().all(|(_, cidrs)| one_of_each(cidrs, pools)),
         "{given:?}"
     );
     lab.control_plane().apply(&real_nodes::pods())?;
@@ -177,6 +188,11 @@ fn assigned(lab: &NodeLab, tieline: &Tieline, pool: IpNet) -> Result<()> {
         .map(|end| lab.lab().serve(end))
         .collect::<Result<_>>()?;
     let oracle = tieline.listening(lab, &ends)?;
-    lab.lab().matrix_of(&ends, &flows())?.expect_all()?;
-    oracle.report()?.expect_nothing_clear()
+    let matrix = lab.lab().matrix_of(&ends, &flows())?;
+    matrix.expect_all()?;
+    // TCP and UDP between 30 pairs, in each family.
+    ensure!(matrix.flows().0 == 30 * 2 * 2, "{matrix}");
+    let report = oracle.report()?;
+    println!("assigned: {matrix}{report}");
+    report.expect_nothing_clear()
 }

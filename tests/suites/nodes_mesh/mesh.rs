@@ -6,10 +6,12 @@ use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::lab::Flows;
-use e2e::nodes::DNS_SERVICE;
+use e2e::lab::{Family, Flows};
+use e2e::nodes::{DNS_SERVICE, url};
 
-use crate::real_nodes::{endpoints, nothing_crosses, pods_talk, servers, services, until};
+use crate::real_nodes::{
+    endpoints, families, named, nothing_crosses, pods_talk, servers, services, until,
+};
 use crate::world::World;
 
 pub(crate) fn without(world: &mut World) -> Result<()> {
@@ -36,6 +38,12 @@ pub(crate) fn everybody(world: &mut World) -> Result<()> {
     let matrix = world.lab.lab().matrix_of(&world.ends, &flows)?;
     matrix.expect_all()?;
     ensure!(matrix.pairs_total() == 30, "{matrix}");
+    // TCP and UDP in every family.
+    let flows = 30 * 2 * u32::try_from(families(&world.lab).len())?;
+    ensure!(
+        matrix.flows().0 == flows,
+        "wanted {flows} flows of {matrix}"
+    );
     let report = oracle.report()?;
     report.expect_nothing_clear()?;
     ensure!(
@@ -53,42 +61,19 @@ pub(crate) fn services_elsewhere(world: &mut World) -> Result<()> {
     let oslo = world.pods_of("oslo");
     let both: BTreeSet<String> = oslo.iter().map(|pod| pod.name.clone()).collect();
     ensure!(both.len() == 2, "{both:?}");
-    let address = endpoints(lab, "oslo", &oslo)?;
-    let url = format!("http://{address}/");
-    for node in ["paris-1", "paris-2", "berlin-1", "berlin-2"] {
-        let pod = world.pod_on(node)?;
-        let seen = until(|| lab.ask(pod, &url, 12))?;
-        ensure!(
-            servers(&seen) == both,
-            "ClusterIP from {node}'s pod: {seen:?}"
-        );
-        let clients: BTreeSet<IpAddr> = seen.iter().map(|answer| answer.client).collect();
-        ensure!(
-            clients == BTreeSet::from([pod.address()?]),
-            "{node}'s pod at {:?} was seen as {clients:?}",
-            pod.addresses
-        );
-        let seen = until(|| lab.ask_from_node(node, &url, 12))?;
-        ensure!(servers(&seen) == both, "ClusterIP from {node}: {seen:?}");
+    let addresses = endpoints(lab, "oslo", &oslo)?;
+    for (family, address) in &addresses {
+        cluster_ip(world, *family, *address, &both)?;
+        node_port(world, *family, &both)?;
     }
-
-    // A NodePort of a node in paris, asked by its neighbour, by a node of another site and by a stranger on the Internet.
-    let node = lab.lab().node("paris-2")?.address4();
-    let url = format!("http://{node}:30081/");
-    for asking in ["paris-1", "berlin-1"] {
-        let seen = until(|| lab.ask_from_node(asking, &url, 12))?;
-        ensure!(servers(&seen) == both, "NodePort from {asking}: {seen:?}");
-    }
-    let text = until(|| get(node.into(), 30081))?;
-    ensure!(
-        both.iter().any(|pod| text.contains(pod.as_str())),
-        "NodePort from outside: {text}"
-    );
 
     for node in ["oslo-1", "oslo-2", "berlin-1", "berlin-2"] {
         let pod = world.pod_on(node)?;
         let found = until(|| lab.lookup(pod, "oslo.default.svc.cluster.local"))?;
-        ensure!(found == [address], "{node}: {found:?}");
+        ensure!(
+            BTreeSet::from_iter(found.clone()) == named(&addresses),
+            "{node}: {found:?}, wanted {addresses:?}"
+        );
         let short = lab.lookup(pod, "kube-dns.kube-system")?;
         ensure!(
             short == [DNS_SERVICE.parse::<IpAddr>()?],
@@ -102,6 +87,50 @@ pub(crate) fn services_elsewhere(world: &mut World) -> Result<()> {
         }
     }
     oracle.report()?.expect_nothing_clear()
+}
+
+/// A ClusterIP asked by pods and nodes of the other sites; `both` are its endpoints.
+fn cluster_ip(
+    world: &World,
+    family: Family,
+    address: IpAddr,
+    both: &BTreeSet<String>,
+) -> Result<()> {
+    let (lab, service) = (&world.lab, url(address, 80));
+    for node in ["paris-1", "paris-2", "berlin-1", "berlin-2"] {
+        let pod = world.pod_on(node)?;
+        let seen = until(|| lab.ask(pod, &service, 12))?;
+        ensure!(
+            servers(&seen) == *both,
+            "{service} from {node}'s pod: {seen:?}"
+        );
+        let clients: BTreeSet<IpAddr> = seen.iter().map(|answer| answer.client).collect();
+        ensure!(
+            clients == BTreeSet::from([pod.address_of(family)?]),
+            "{node}'s pod at {:?} was seen as {clients:?}",
+            pod.addresses
+        );
+        let seen = until(|| lab.ask_from_node(node, &service, 12))?;
+        ensure!(servers(&seen) == *both, "{service} from {node}: {seen:?}");
+    }
+    Ok(())
+}
+
+/// A NodePort of a node in paris, asked by its neighbour, by a node of another site and by a stranger on the Internet.
+fn node_port(world: &World, family: Family, both: &BTreeSet<String>) -> Result<()> {
+    let lab = &world.lab;
+    let node = lab.lab().node("paris-2")?.address_of(family)?;
+    let service = url(node, 30081);
+    for asking in ["paris-1", "berlin-1"] {
+        let seen = until(|| lab.ask_from_node(asking, &service, 12))?;
+        ensure!(servers(&seen) == *both, "{service} from {asking}: {seen:?}");
+    }
+    let text = until(|| get(node, 30081))?;
+    ensure!(
+        both.iter().any(|pod| text.contains(pod.as_str())),
+        "{service} from outside: {text}"
+    );
+    Ok(())
 }
 
 /// HTTP as this process asks it, from a host on the lab's Internet.
@@ -141,6 +170,7 @@ pub(crate) fn exec_and_logs(world: &mut World) -> Result<()> {
 pub(crate) fn uninstalled(world: &mut World) -> Result<()> {
     world.up()?;
     world.down()?;
+    world.as_before()?;
     nothing_crosses(&world.lab, &world.ends)?;
     let report = world
         .inside

@@ -1,11 +1,12 @@
 //! The lab of one combination, with pods and with traffic inside every site that never stops; Tieline is installed when a test
 //! needs it.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::lab::{Endpoint, PingStream, Server, Topology};
+use e2e::lab::{Dump, Endpoint, PingStream, Server, Topology};
 use e2e::nodes::{Cni, NodeLab, Options, Pod, ProxyMode, Tieline};
 
 use crate::real_nodes;
@@ -24,6 +25,8 @@ pub(crate) struct World {
     pub(crate) pods: Vec<Pod>,
     pub(crate) tieline: Tieline,
     installed: bool,
+    /// What nodes held before the last installation.
+    before: BTreeMap<String, Dump>,
     pub(crate) lab: NodeLab,
     pub(crate) cni: Cni,
     /// For what is printed.
@@ -33,7 +36,12 @@ pub(crate) struct World {
 impl World {
     fn start(cni: Cni, proxy: ProxyMode) -> Result<Self> {
         let name = format!("{}-{}", word(cni), proxy.as_str());
-        let mut options = Tieline::options(&format!("mesh-{name}"), three_sites(), cni, proxy)?;
+        let topology = if dual_stack(cni, proxy) {
+            three_sites().dual_stack()
+        } else {
+            three_sites()
+        };
+        let mut options = Tieline::options(&format!("mesh-{name}"), topology, cni, proxy)?;
         options.dns_site = Some("paris".into());
         Self::with(name, options)
     }
@@ -63,6 +71,7 @@ impl World {
             pods,
             tieline: Tieline::at(&lab)?,
             installed: false,
+            before: BTreeMap::new(),
             lab,
             cni,
             name,
@@ -72,6 +81,7 @@ impl World {
     /// Tieline installed and Ready; does nothing when it is.
     pub(crate) fn up(&mut self) -> Result<()> {
         if !self.installed {
+            self.before = self.dumps()?;
             let took = self.tieline.bring_up(&self.lab)?;
             println!("{}: helm install to Ready {took:.1?}", self.name);
             self.installed = true;
@@ -87,6 +97,34 @@ impl World {
         Ok(())
     }
 
+    /// Fails unless the nodes hold what they held before the installation.
+    pub(crate) fn as_before(&self) -> Result<()> {
+        let now = self.dumps()?;
+        let differences: Vec<String> = self
+            .before
+            .iter()
+            .flat_map(|(node, before)| {
+                let lines = differences(before, &now[node]);
+                lines.into_iter().map(move |line| format!("{node}: {line}"))
+            })
+            .collect();
+        ensure!(
+            !self.before.is_empty() && differences.is_empty(),
+            "not as before the install:\n{}",
+            differences.join("\n")
+        );
+        Ok(())
+    }
+
+    /// Of paris and berlin: the tests let a node join oslo, whose neighbours get routes to it.
+    fn dumps(&self) -> Result<BTreeMap<String, Dump>> {
+        let nodes = ["paris-1", "paris-2", "berlin-1", "berlin-2"];
+        nodes
+            .iter()
+            .map(|&node| Ok((node.to_owned(), self.lab.dump(node)?)))
+            .collect()
+    }
+
     pub(crate) fn pod_on(&self, node: &str) -> Result<&Pod> {
         let pod = self.pods.iter().find(|pod| pod.node == node);
         pod.with_context(|| format!("no pod on {node}"))
@@ -100,6 +138,30 @@ impl World {
             .filter(|pod| pod.node.starts_with(&prefix))
             .collect()
     }
+}
+
+/// Between two dumps, but for kube-proxy's tables: the tests give services their endpoints.
+fn differences(before: &Dump, after: &Dump) -> Vec<String> {
+    let others = |dump: &Dump| -> Vec<String> {
+        let mut proxy = false;
+        let lines = dump.area("nft").iter().filter(|line| {
+            if line.starts_with("table ") {
+                proxy = line.ends_with(" kube-proxy {");
+            }
+            !proxy
+        });
+        lines.cloned().collect()
+    };
+    let mut found = before.diff(after);
+    found.retain(|line| !line.starts_with("nft: "));
+    if others(before) != others(after) {
+        found.push(format!(
+            "nft: {:#?}\nhas become {:#?}",
+            others(before),
+            others(after)
+        ));
+    }
+    found
 }
 
 /// Echoes between the two pods of every site, both ways, fifty a second.
@@ -118,6 +180,11 @@ fn inside(lab: &NodeLab, ends: &[Endpoint]) -> Result<PingStream> {
 
 pub(crate) fn three_sites() -> Topology {
     Topology::three_sites().without_vpn()
+}
+
+/// The combination that has IPv6 too; one of each would double the suite.
+pub(crate) fn dual_stack(cni: Cni, proxy: ProxyMode) -> bool {
+    (cni, proxy) == (Cni::Bridge, ProxyMode::Nftables)
 }
 
 pub(crate) fn word(cni: Cni) -> &'static str {
