@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::binaries::Programs;
 use super::{Cni, Image, PROBE_IMAGE, PodRanges, config};
@@ -47,22 +47,19 @@ pub(super) fn start_scheduler(
     lab.spawn("api", "kube-scheduler", &mut command)
 }
 
-pub(super) fn write_archives(folder: &Path, programs: &Programs, more: &[PathBuf]) -> Result<()> {
-    Image::of_program(PROBE_IMAGE, "probe", &programs.path("probe"), &["pause"])?
-        .write(&folder.join("probe.tar"))?;
+/// Writes the lab's own images into a folder.
+pub(super) fn write_archives(folder: &Path, programs: &Programs) -> Result<Vec<PathBuf>> {
+    let (probe, coredns) = (folder.join("probe.tar"), folder.join("coredns.tar"));
+    Image::of_program(PROBE_IMAGE, "probe", &programs.path("probe"), &["pause"])?.write(&probe)?;
     Image::of_program(config::DNS_IMAGE, "coredns", &programs.path("coredns"), &[])?
-        .write(&folder.join("coredns.tar"))?;
-    more.iter()
-        .try_for_each(|archive| copy_into(folder, archive))
+        .write(&coredns)?;
+    Ok(vec![probe, coredns])
 }
 
 pub(super) fn copy_into(folder: &Path, archive: &Path) -> Result<()> {
     let name = archive
         .file_stem()
         .with_context(|| format!("{} is no file", archive.display()))?;
-    if name == "probe" || name == "coredns" {
-        bail!("{}: the lab has an archive of that name", archive.display());
-    }
     fs::copy(archive, folder.join(name).with_extension("tar"))
         .with_context(|| format!("copying {}", archive.display()))?;
     Ok(())

@@ -15,11 +15,12 @@ use serde_json::Value;
 use super::binaries::Programs;
 use super::boot::{Boot, Unit, UnitKind};
 use super::cgroups::Cgroups;
+use super::seed::Seed;
 use super::{Cni, ProxyMode, config, enter, init};
 use crate::control_plane::ControlPlane;
 use crate::lab::{Node, Process};
 
-/// Where imported images are put for the host; every archive there is imported at every boot.
+/// Where images that come after the first boot are put for the host; every archive there is imported at every boot.
 const ARCHIVES: &str = "/var/lib/lab-images";
 
 /// Flags of the kubelet, which hold the node's addresses.
@@ -35,7 +36,9 @@ pub(super) struct Common {
     pub(super) proxy: ProxyMode,
     pub(super) cluster_cidrs: Vec<IpNet>,
     pub(super) programs: Programs,
-    /// Folder of image archives, shared by all hosts.
+    /// The images of the first boot.
+    pub(super) seed: Arc<Seed>,
+    /// Folder of archives of images that came later, shared by all hosts.
     pub(super) archives: PathBuf,
     pub(super) logs: PathBuf,
     pub(super) cgroups: Cgroups,
@@ -176,6 +179,7 @@ pub(super) fn provision(node: &Node, common: &Common, control_plane: &ControlPla
     for folder in init::disk_folders(node.disk()) {
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     }
+    common.seed.plant(node.disk())?;
     let client = control_plane.client_kubeconfig(&format!("kubelet-{name}"), &subject(name))?;
     let kubernetes = node.disk().join("etc/kubernetes");
     fs::create_dir_all(&kubernetes)?;
@@ -295,7 +299,7 @@ fn units(node: &Node, common: &Common) -> Vec<Unit> {
     // Read at every start of it.
     let kubelet = format!("exec {} $(cat {KUBELET_FLAGS})", program("kubelet"));
     let import = format!(
-        "for archive in {ARCHIVES}/*.tar; do ctr -n k8s.io images import \"$archive\" || exit 1; done"
+        "for archive in {ARCHIVES}/*.tar; do [ ! -e \"$archive\" ] || ctr -n k8s.io images import \"$archive\" || exit 1; done"
     );
     let mut units = vec![
         unit(

@@ -36,6 +36,7 @@ mod image;
 mod init;
 mod pods;
 mod routes;
+mod seed;
 pub mod tieline;
 
 use std::collections::BTreeMap;
@@ -54,6 +55,7 @@ use binaries::Programs;
 use cgroups::Cgroups;
 use host::{Common, Host};
 use routes::Routes;
+use seed::Seed;
 
 pub use config::{DNS_SERVICE, PROBE_IMAGE};
 pub use enter::enter;
@@ -196,19 +198,17 @@ impl NodeLab {
 
         let archives = lab.state().join("images");
         fs::create_dir_all(&archives)?;
-        let control_plane = std::thread::scope(|scope| -> Result<ControlPlane> {
-            let images =
-                scope.spawn(|| around::write_archives(&archives, &programs, &options.archives));
+        let (control_plane, seed) = std::thread::scope(|scope| -> Result<_> {
+            let seed = scope.spawn(|| Seed::of(&programs, &options.archives));
             let control_plane = around::start_control_plane(
                 &lab,
                 &options.pod_ranges,
                 options.api_server_flags.clone(),
             )?;
-            match images.join() {
-                Ok(written) => written?,
+            match seed.join() {
+                Ok(seed) => Ok((control_plane, seed?)),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
-            Ok(control_plane)
         })?;
         let scheduler = around::start_scheduler(&lab, &control_plane, &programs)?;
         let common = Common {
@@ -216,6 +216,7 @@ impl NodeLab {
             proxy: options.proxy,
             cluster_cidrs,
             programs,
+            seed,
             archives,
             logs: lab.logs().to_path_buf(),
             cgroups,
