@@ -5,22 +5,30 @@
 //!                                                                     │ only with --cleanup-pod:
 //!  every cleanup pod succeeded ◄─ one such pod a ready node ◄─────────┴─ delete the agents, wait until they are gone
 //!    │                            an Event on every other node: the log of this program may be gone before anybody reads it
+//!    │ only with --operator: delete it, wait until it is gone
 //!    │ only with --delete-mesh-namespace:
-//!    └─► delete it, wait until it is gone: an install that comes next would find it ending, and fail
+//!    └─► wait until it is gone: an install that comes next would find it ending, and fail
 //! ```
+//!
+//! The namespace is deleted before the nodes are cleaned, because Kubernetes rests for five seconds before it empties one. The operator ends
+//! here, while it has its credential: helm takes both away in one moment, and an operator without credential cannot give its Lease back, for
+//! which the next installation would wait.
 //!
 //! Grants stay: a ClusterLink that is created again gets the same addresses. Every step may be repeated, and every wait ends.
 
 use crate::connect::{Connection, client};
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Namespace, Node, ObjectReference, Pod};
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTime};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use kube::{Client, ResourceExt};
+use kube::core::NamespaceResourceScope;
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -55,7 +63,10 @@ pub(crate) struct WithdrawArgs {
     /// this pod runs on every ready node; name and node are filled in.
     #[arg(long, value_name = "FILE")]
     pub cleanup_pod: Option<PathBuf>,
-    /// Namespace with the copies of other clusters' Peers, to be deleted when everything else is gone.
+    /// Deployment of the operator, to be deleted when the nodes are clean.
+    #[arg(long, value_name = "NAME")]
+    pub operator: Option<String>,
+    /// Namespace with the copies of other clusters' Peers, to be deleted when the agents have stopped.
     #[arg(long, value_name = "NAMESPACE")]
     pub delete_mesh_namespace: Option<String>,
 }
@@ -97,22 +108,34 @@ pub(crate) async fn withdraw(args: &WithdrawArgs) -> Result<()> {
     .context("the operator has not removed what it planned: is it running, and does it lead? (tieline status)")?;
     println!("no NetworkPlan and no Peer is left");
 
-    if let Some(template) = template {
-        stop_agents(&client, namespace, &args.agents, deadline).await?;
+    if template.is_some() {
+        let selector = |set: DaemonSet| set.spec.map(|spec| spec.selector);
+        stop(&client, namespace, &args.agents, selector, deadline).await?;
         println!("the agents have stopped");
+    }
+    let mesh = args.delete_mesh_namespace.as_deref();
+    if let Some(name) = mesh {
+        let api: Api<Namespace> = Api::all(client.clone());
+        gone(api.delete(name, &DeleteParams::default()).await)
+            .with_context(|| format!("cannot delete namespace {name}"))?;
+    }
+    if let Some(template) = template {
         clean_nodes(&client, namespace, &template, deadline).await?;
     }
-    if let Some(name) = args.delete_mesh_namespace.as_deref() {
-        delete_namespace(&client, name, deadline).await?;
+    if let Some(name) = args.operator.as_deref() {
+        let selector = |one: Deployment| one.spec.map(|spec| spec.selector);
+        stop(&client, namespace, name, selector, deadline).await?;
+        println!("the operator has stopped");
+    }
+    if let Some(name) = mesh {
+        namespace_gone(&client, name, deadline).await?;
         println!("namespace {name} is gone");
     }
     Ok(())
 }
 
-async fn delete_namespace(client: &Client, name: &str, deadline: Instant) -> Result<()> {
+async fn namespace_gone(client: &Client, name: &str, deadline: Instant) -> Result<()> {
     let api: Api<Namespace> = Api::all(client.clone());
-    gone(api.delete(name, &DeleteParams::default()).await)
-        .with_context(|| format!("cannot delete namespace {name}"))?;
     wait(deadline, || async {
         let left = api
             .get_metadata_opt(name)
@@ -151,37 +174,45 @@ async fn delete_links(client: &Client) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Deletes the agents' DaemonSet and waits until its pods are gone, those on nodes that do not answer apart: their node's
-/// kubelet cannot say that they have ended.
-async fn stop_agents(
+/// Deletes a workload and waits until its pods are gone, those on nodes that do not answer apart: their node's kubelet cannot say
+/// that they have ended. One that is not there has no pods.
+async fn stop<K>(
     client: &Client,
     namespace: &str,
     name: &str,
+    selector_of: impl FnOnce(K) -> Option<LabelSelector>,
     deadline: Instant,
-) -> Result<()> {
-    let sets: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+) -> Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let kind = K::kind(&());
+    let workloads: Api<K> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let set = sets
+    let found = workloads
         .get_opt(name)
         .await
-        .with_context(|| format!("cannot read DaemonSet {name}"))?;
-    let Some(set) = set else {
+        .with_context(|| format!("cannot read {kind} {name}"))?;
+    let Some(found) = found else {
         return Ok(());
     };
-    let labels = set.spec.unwrap_or_default().selector.match_labels;
+    let labels = selector_of(found).unwrap_or_default().match_labels;
     let selector = ListParams::default().labels(&selector(&labels.unwrap_or_default()));
     ensure!(
         selector.label_selector.as_deref() != Some(""),
-        "DaemonSet {name} selects its pods by no label, so they cannot be told from others"
+        "{kind} {name} selects its pods by no label, so they cannot be told from others"
     );
-    gone(sets.delete(name, &DeleteParams::background()).await)
-        .with_context(|| format!("cannot delete DaemonSet {name}"))?;
+    gone(workloads.delete(name, &DeleteParams::background()).await)
+        .with_context(|| format!("cannot delete {kind} {name}"))?;
     wait(deadline, || async {
         let ready = nodes(client).await?;
         let left: Vec<String> = pods
             .list(&selector)
             .await
-            .context("cannot list the agents' pods")?
+            .with_context(|| format!("cannot list the pods of {kind} {name}"))?
             .into_iter()
             .filter(|pod| ready.get(&node_of(pod)).is_some_and(|node| node.ready))
             .map(|pod| format!("pod {}", pod.name_any()))
@@ -189,7 +220,7 @@ async fn stop_agents(
         Ok(Some(left).filter(|left| !left.is_empty()))
     })
     .await
-    .context("the agents have not stopped")
+    .with_context(|| format!("the pods of {kind} {name} have not ended"))
 }
 
 /// Runs one pod on every ready node that it may run on.
@@ -391,7 +422,7 @@ fn why(pod: &Pod) -> String {
 
 async fn names<K>(api: &Api<K>, kind: &str) -> Result<Vec<String>>
 where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    K: Resource + Clone + Debug + DeserializeOwned,
 {
     // Metadata alone: an object that this version cannot read is withdrawn all the same.
     let list = api

@@ -1,14 +1,27 @@
-//! What withdraw leaves behind where it could not clean.
+//! What withdraw leaves behind where it could not clean, and what it takes away.
 
 use crate::support::{Stage, Tests};
 use anyhow::{Result, ensure};
 
 pub(crate) fn tests() -> Tests {
     vec![(
-        "withdraw: a node that is not ready is told of by an Event with the command to run there",
+        "withdraw: a node that is not ready is told of by an Event with the command to run there, and the operator ends",
         not_cleaned,
     )]
 }
+
+/// One that needs no node.
+const OPERATOR: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: withdrawn, namespace: tieline-system}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: withdrawn}}
+  template:
+    metadata: {labels: {app: withdrawn}}
+    spec: {containers: [{name: c, image: none.invalid/none}]}
+"#;
 
 fn not_cleaned(stage: &Stage) -> Result<()> {
     // Nobody leads here, so what the operator would remove must not be there.
@@ -19,6 +32,7 @@ fn not_cleaned(stage: &Stage) -> Result<()> {
         "-n",
         "tieline-system",
     ])?;
+    stage.apply(OPERATOR)?;
     let pod = stage.folder().join("cleanup.yaml");
     std::fs::write(
         &pod,
@@ -31,6 +45,7 @@ fn not_cleaned(stage: &Stage) -> Result<()> {
         "--timeout=20",
         "--cleanup-pod",
         &pod.display().to_string(),
+        "--operator=withdrawn",
     ])?;
     ensure!(
         run.code == Some(0),
@@ -44,6 +59,13 @@ fn not_cleaned(stage: &Stage) -> Result<()> {
         "{}",
         run.output
     );
+    ensure!(
+        run.output.contains("the operator has stopped"),
+        "{}",
+        run.output
+    );
+    let left = stage.kubectl(&["get", "deployments", "-n", "tieline-system", "-o", "name"])?;
+    ensure!(!left.contains("withdrawn"), "{left}");
     let told = stage.kubectl(&["describe", "node", "a"])?;
     for word in ["TielineNotCleaned", "tieline-agent cleanup"] {
         ensure!(told.contains(word), "{word} is not in {told}");
