@@ -2,6 +2,9 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::control_plane::{AuditMark, AuditWrite, ControlPlane, Options};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -10,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
 /// How long anything that the operator does may take in a test, on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -20,6 +24,7 @@ pub(crate) const OPERATOR: &str = "system:serviceaccount:tieline-system:tieline-
 pub(crate) struct Stage {
     // Dropped in this order: clients before servers.
     operators: Vec<Operator>,
+    reader: Reader,
     pub(crate) control_plane: ControlPlane,
     dir: PathBuf,
 }
@@ -41,6 +46,7 @@ impl Stage {
         let control_plane = ControlPlane::start(Options::new(&dir))?;
         let stage = Self {
             operators: Vec::new(),
+            reader: Reader::connect(control_plane.kubeconfig())?,
             control_plane,
             dir,
         };
@@ -200,29 +206,19 @@ impl Stage {
         Ok(())
     }
 
-    /// One object as JSON; `Null` when there is none.
+    /// One object as JSON; `Null` when there is none. The kind is its plural, with its group unless that is the core group.
     pub(crate) fn get(&self, kind: &str, name: &str) -> Result<Value> {
-        let text = self.kubectl(&[
-            "get",
-            kind,
-            name,
-            "-n",
-            "tieline-system",
-            "--ignore-not-found",
-            "-o",
-            "json",
-        ])?;
-        if text.trim().is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_str(&text).context("parse what kubectl printed")
+        let found = self.reader.get(kind, name)?;
+        found.map_or(Ok(Value::Null), |it| Ok(serde_json::to_value(it)?))
     }
 
     /// All objects of a kind in order of name.
     pub(crate) fn list(&self, kind: &str) -> Result<Vec<Value>> {
-        let text = self.kubectl(&["get", kind, "-n", "tieline-system", "-o", "json"])?;
-        let list: Value = serde_json::from_str(&text).context("parse what kubectl printed")?;
-        Ok(list["items"].as_array().cloned().unwrap_or_default())
+        let found = self.reader.list(kind)?;
+        found
+            .iter()
+            .map(|it| Ok(serde_json::to_value(it)?))
+            .collect()
     }
 
     /// A condition of an object as `status/reason: message`; empty when there is none.
@@ -323,6 +319,56 @@ impl Drop for Stage {
         // TIELINE_KEEP leaves the logs for somebody who looks for a failure's cause.
         if std::env::var_os("TIELINE_KEEP").is_none() {
             let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Reads as administrator. Tests look again and again, and a kubectl for each look would keep a core busy.
+struct Reader {
+    runtime: Runtime,
+    client: Client,
+}
+
+impl Reader {
+    fn connect(kubeconfig: &Path) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+        let client = runtime.block_on(async {
+            let options = KubeConfigOptions::default();
+            let config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+            anyhow::Ok(Client::try_from(config)?)
+        })?;
+        Ok(Self { runtime, client })
+    }
+
+    fn get(&self, kind: &str, name: &str) -> Result<Option<DynamicObject>> {
+        let found = self.runtime.block_on(self.api(kind).get_opt(name));
+        found.with_context(|| format!("read {kind} {name}"))
+    }
+
+    fn list(&self, kind: &str) -> Result<Vec<DynamicObject>> {
+        let all = ListParams::default();
+        let found = self.runtime.block_on(self.api(kind).list(&all));
+        Ok(found.with_context(|| format!("list {kind}"))?.items)
+    }
+
+    fn api(&self, kind: &str) -> Api<DynamicObject> {
+        let (plural, group, version) = match kind.split_once('.') {
+            Some((plural, group)) => (plural, group, "v1alpha1"),
+            None => (kind, "", "v1"),
+        };
+        // Requests are made of the plural; the kind is for people.
+        let gvk = GroupVersionKind::gvk(group, version, plural);
+        let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
+        let client = self.client.clone();
+        match plural {
+            "networkplans" | "peers" | "secrets" => {
+                Api::namespaced_with(client, "tieline-system", &resource)
+            }
+            _ => Api::all_with(client, &resource),
         }
     }
 }
