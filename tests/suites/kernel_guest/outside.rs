@@ -16,8 +16,8 @@ use e2e::world::{Programs, repository};
 
 /// Set for the pipes that QEMU starts: where they connect.
 pub(crate) const PIPE: &str = "TIELINE_GUEST_PIPE";
-/// A guest that is not through by then hangs. Alone on two cores it takes two minutes.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// A guest that is not through by then hangs. Alone on two cores it takes four minutes, beside other suites more.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Everything that runs, and what the guest has said so far.
 struct Outside {
