@@ -8,6 +8,7 @@
 //! Objects of the same identity are ordered by resourceVersion, which the API server makes a growing number. After an
 //! outage the version may have gone back with a restored store, so [`Index::reset`] takes what was listed as it is.
 
+use crate::write::AGENT_NOT_READY;
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Secret};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
@@ -271,6 +272,10 @@ impl Indexed for Node {
             spec: Some(NodeSpec {
                 pod_cidr: spec.pod_cidr,
                 pod_cidrs: spec.pod_cidrs,
+                // Others come and go with the node's state.
+                taints: spec
+                    .taints
+                    .filter(|taints| taints.iter().any(|it| it.key == AGENT_NOT_READY)),
                 ..NodeSpec::default()
             }),
             status: Some(NodeStatus {

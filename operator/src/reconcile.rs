@@ -15,14 +15,15 @@ use crate::restore::{self, Disagreement, Frozen, Seen};
 use crate::store::Store;
 use crate::vpn::{self, Attachment};
 use crate::world::{self, Memory, World};
-use crate::write::{Write, WriteError, Writer, differs};
+use crate::write::{AGENT_NOT_READY, Write, WriteError, Writer, differs};
 use crypto_box::aead::OsRng;
+use k8s_openapi::api::core::v1::Taint;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use tieline_core::check::{Finding, check};
 use tieline_core::claims::{Accepted, accept};
-use tieline_core::ids::{ClusterName, Lineage, LinkName, VpnName};
+use tieline_core::ids::{ClusterName, Lineage, LinkName, PeerName, VpnName};
 use tieline_core::ledger::LedgerName;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::plan::{Notice, Proposal, listed, plan};
@@ -84,6 +85,7 @@ pub async fn reconcile(
     // IO: Peers, podCIDRs, configurations for the other sides, and what has no reason to exist any more.
     let mut writes = peers(&decided);
     writes.extend(pod_cidrs(&index, &decided));
+    writes.extend(untainted(&index, &decided));
     writes.extend(gone(&index, &decided));
     let plans = &decided.proposal.plans;
     let configurations = vpn::configurations(&index, plans, &decided.attachments);
@@ -133,7 +135,7 @@ fn link_of(world: &World, write: &Write) -> Option<LinkName> {
         Write::DeletePlan(plan) => LinkName::new(plan.spec.link.as_str()).ok(),
         Write::Peer(_, spec) => of_cluster(&spec.cluster),
         Write::DeletePeer(peer) => of_cluster(&peer.spec.cluster),
-        Write::PodCidrs(..) => of_cluster(world.local.as_str()),
+        Write::PodCidrs(..) | Write::Taints(..) => of_cluster(world.local.as_str()),
         Write::NewSecret(secret) | Write::Secret(secret) => of_vpn(vpn::attachment_of(secret)?),
         Write::DeleteSecret(secret) => of_vpn(vpn::attachment_of(secret)?),
     }
@@ -215,6 +217,13 @@ impl Decided {
             .plans
             .values()
             .filter(|plan| self.world.aside.contains_key(&plan.link))
+    }
+
+    /// Whether a node's agent has said that its kernel carries a plan: from then on planned ranges are closed there.
+    #[must_use]
+    pub fn carries_a_plan(&self, peer: &PeerName) -> bool {
+        let claim = self.world.claims.get(peer);
+        claim.is_some_and(|claim| claim.applied_revision > 0)
     }
 
     /// Nothing may follow a ledger that was not stored.
@@ -344,13 +353,14 @@ fn peers(decided: &Decided) -> Vec<Write> {
         .collect()
 }
 
-/// Nodes that get their podCIDRs.
+/// Nodes that get their podCIDRs: those whose agent carries a plan. Before, what the node's first pods send to planned ranges
+/// would leave it in clear.
 fn pod_cidrs(index: &Index, decided: &Decided) -> Vec<Write> {
     let nodes = decided
         .proposal
         .nodes
         .iter()
-        .filter(|(_, node)| !node.assign.is_empty());
+        .filter(|(_, node)| !node.assign.is_empty() && decided.carries_a_plan(&node.peer));
     nodes
         .filter_map(|(id, node)| {
             let object = index.nodes.get(id.node.as_str())?;
@@ -359,9 +369,58 @@ fn pod_cidrs(index: &Index, decided: &Decided) -> Vec<Write> {
         .collect()
 }
 
+/// Nodes whose taint [`AGENT_NOT_READY`] has done its work: their agent carries a plan, or no link names their cluster, so
+/// that nothing is planned there.
+fn untainted(index: &Index, decided: &Decided) -> Vec<Write> {
+    let is_ours = |taint: &Taint| taint.key == AGENT_NOT_READY;
+    let is_member = members(decided).contains(decided.world.local.as_str());
+    let mut writes = Vec::new();
+    for (name, node) in index.nodes.iter() {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        let Some(taints) = taints.filter(|taints| taints.iter().any(is_ours)) else {
+            continue;
+        };
+        let mut planned = decided.proposal.nodes.iter();
+        let planned =
+            planned.find(|(id, _)| id.cluster == decided.world.local && id.node.as_str() == name);
+        if !is_member || planned.is_some_and(|(_, node)| decided.carries_a_plan(&node.peer)) {
+            let others = taints.iter().filter(|taint| !is_ours(taint)).cloned();
+            writes.push(Write::Taints(node.clone(), others.collect()));
+        }
+    }
+    writes
+}
+
 /// Plans of links that are gone, and Peers of nodes that are gone or whose cluster no link names. A node that merely
 /// waits keeps its Peer.
 fn gone(index: &Index, decided: &Decided) -> Vec<Write> {
+    let members = members(decided);
+    let planned: BTreeSet<&str> = decided
+        .accepted
+        .peers
+        .keys()
+        .map(|name| name.as_str())
+        .collect();
+
+    let plans = index
+        .plans
+        .iter()
+        .filter(|(_, plan)| index.links.get(&plan.spec.link).is_none())
+        .map(|(_, plan)| Write::DeletePlan(plan.clone()));
+    let peers = index
+        .peers
+        .iter()
+        .filter(|(name, peer)| {
+            let waits = index.nodes.get(&peer.spec.node).is_some()
+                && members.contains(peer.spec.cluster.as_str());
+            !planned.contains(name) && !waits
+        })
+        .map(|(_, peer)| Write::DeletePeer(peer.clone()));
+    plans.chain(peers).collect()
+}
+
+/// Clusters that a link names, or that are left as they are.
+fn members(decided: &Decided) -> BTreeSet<&str> {
     let world = &decided.world;
     let mut members: BTreeSet<&str> = BTreeSet::new();
     members.extend(
@@ -388,28 +447,7 @@ fn gone(index: &Index, decided: &Decided) -> Vec<Write> {
             .filter(|it| it.kind == "Cluster")
             .map(|it| it.name.as_str()),
     );
-    let planned: BTreeSet<&str> = decided
-        .accepted
-        .peers
-        .keys()
-        .map(|name| name.as_str())
-        .collect();
-
-    let plans = index
-        .plans
-        .iter()
-        .filter(|(_, plan)| index.links.get(&plan.spec.link).is_none())
-        .map(|(_, plan)| Write::DeletePlan(plan.clone()));
-    let peers = index
-        .peers
-        .iter()
-        .filter(|(name, peer)| {
-            let waits = index.nodes.get(&peer.spec.node).is_some()
-                && members.contains(peer.spec.cluster.as_str());
-            !planned.contains(name) && !waits
-        })
-        .map(|(_, peer)| Write::DeletePeer(peer.clone()));
-    plans.chain(peers).collect()
+    members
 }
 
 #[cfg(test)]

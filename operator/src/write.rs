@@ -1,7 +1,7 @@
 //! The writes: each sends one request, and puts the answer into the index so that the next decision sees it.
 //!
-//! Ledgers change by `replace` with resourceVersion. Nodes' podCIDRs and the label of what is in use are merge patches that
-//! carry the object's UID. Everything else is server-side apply with one field manager and without force: a field that
+//! Ledgers change by `replace` with resourceVersion. Nodes' podCIDRs and taints, and the label of what is in use, are merge
+//! patches that carry the object's UID. Everything else is server-side apply with one field manager and without force: a field that
 //! somebody else set is reported, never taken. Nothing is sent while this process does not lead.
 
 use crate::index::Indexed;
@@ -10,7 +10,7 @@ use crate::metrics::{Metrics, WriteLabels};
 use crate::store::Store;
 use crate::watch::chain;
 use futures::stream::{self, StreamExt};
-use k8s_openapi::api::core::v1::{Node, Secret};
+use k8s_openapi::api::core::v1::{Node, Secret, Taint};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -30,6 +30,9 @@ pub const MANAGER: &str = "tieline-operator";
 const PARALLEL: usize = 8;
 /// Label on objects that a link uses; a policy refuses to delete them.
 pub const IN_USE: &str = "tieline.dev/in-use";
+/// Taint that keeps pods from a node until its agent carries a plan. Whoever registers nodes sets it, if at all; the operator
+/// takes it away.
+pub const AGENT_NOT_READY: &str = "tieline.dev/agent-not-ready";
 
 /// Why something was not written.
 #[derive(Debug, Error)]
@@ -72,6 +75,8 @@ pub enum Write {
     Peer(String, Box<PeerSpec>),
     /// A Node and its podCIDRs.
     PodCidrs(Arc<Node>, Vec<Prefix>),
+    /// A Node and all taints that it keeps.
+    Taints(Arc<Node>, Vec<Taint>),
     /// A Secret that must not exist yet.
     NewSecret(Secret),
     /// A Secret that is derived and may change.
@@ -95,6 +100,7 @@ impl Write {
             Self::Peer(name, _) => ("Peer", name.clone()),
             Self::DeletePeer(peer) => ("Peer", peer.name_any()),
             Self::PodCidrs(node, _) => ("Node", node.name_any()),
+            Self::Taints(node, _) => ("Node taints", node.name_any()),
             Self::NewSecret(secret) | Self::Secret(secret) => ("Secret", secret.name_any()),
             Self::DeleteSecret(secret) => ("Secret", secret.name_any()),
         }
@@ -153,6 +159,7 @@ impl Writer {
             Write::Plan(name, spec) => self.spec::<NetworkPlan>(&name, &*spec).await,
             Write::Peer(name, spec) => self.spec::<Peer>(&name, &*spec).await,
             Write::PodCidrs(node, cidrs) => self.pod_cidrs(&node, &cidrs).await,
+            Write::Taints(node, taints) => self.taints(&node, &taints).await,
             Write::NewSecret(secret) => self.new_secret(&secret).await,
             Write::Secret(secret) => self.secret(&secret).await,
             Write::DeleteSecret(secret) => self.delete(&*secret).await,
@@ -300,16 +307,32 @@ impl Writer {
     /// # Errors
     /// [`WriteError`].
     async fn pod_cidrs(&self, node: &Node, cidrs: &[Prefix]) -> Result<(), WriteError> {
-        let name = node.name_any();
         let body = json!({
             "metadata": {"uid": node.uid()},
             "spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs},
         });
+        self.node(node, &body).await
+    }
+
+    /// Leaves a node these taints, if nothing of it has changed: a list is replaced whole, and others write it too.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    async fn taints(&self, node: &Node, taints: &[Taint]) -> Result<(), WriteError> {
+        let body = json!({
+            "metadata": {"uid": node.uid(), "resourceVersion": node.resource_version()},
+            "spec": {"taints": taints},
+        });
+        self.node(node, &body).await
+    }
+
+    async fn node(&self, node: &Node, body: &Value) -> Result<(), WriteError> {
+        let name = node.name_any();
         let api: Api<Node> = Api::all(self.client.clone());
         self.send(
             "nodes",
             &name,
-            api.patch(&name, &merge(), &Patch::Merge(&body)),
+            api.patch(&name, &merge(), &Patch::Merge(body)),
         )
         .await
     }

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use serde_json::{Value, json};
 use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site};
 
@@ -62,6 +62,7 @@ impl Bench {
         writes.extend(plans(&self.index, &mut decided).into_iter().flatten());
         writes.extend(peers(&decided));
         writes.extend(pod_cidrs(&self.index, &decided));
+        writes.extend(untainted(&self.index, &decided));
         writes.extend(gone(&self.index, &decided));
         let count = writes.len();
         for write in writes {
@@ -77,16 +78,21 @@ impl Bench {
             Write::Plan(name, spec) => drop(self.index.apply(NetworkPlan::new(&name, *spec))),
             Write::Peer(name, spec) => drop(self.index.apply(Peer::new(&name, *spec))),
             Write::PodCidrs(node, cidrs) => {
-                let mut node = Node::clone(&node);
                 let cidrs = cidrs.iter().map(ToString::to_string).collect();
-                node.spec.get_or_insert_default().pod_cidrs = Some(cidrs);
-                self.index.apply(node);
+                self.edit_node(&node, |spec| spec.pod_cidrs = Some(cidrs));
             }
+            Write::Taints(node, taints) => self.edit_node(&node, |spec| spec.taints = Some(taints)),
             Write::NewSecret(secret) | Write::Secret(secret) => drop(self.index.apply(secret)),
             Write::DeleteSecret(secret) => drop(self.index.delete(&*secret)),
             Write::DeletePlan(plan) => drop(self.index.delete(&*plan)),
             Write::DeletePeer(peer) => drop(self.index.delete(&*peer)),
         }
+    }
+
+    fn edit_node(&mut self, node: &Node, edit: impl FnOnce(&mut NodeSpec)) {
+        let mut node = Node::clone(self.index.nodes.get(&node.name_any()).unwrap());
+        edit(node.spec.get_or_insert_default());
+        self.index.apply(node);
     }
 
     /// The revision of a link's plan.
@@ -130,10 +136,13 @@ impl Bench {
 fn a_second_pass_writes_nothing() {
     let mut bench = Bench::new();
     let (_, writes) = bench.pass();
+    assert_eq!(writes, 2 + 1 + 3, "two ledgers, a plan, three Peers");
+    assert_eq!(bench.pass().1, 0);
+    bench.carries("shop.b1", 1);
     assert_eq!(
-        writes,
-        2 + 1 + 3 + 3,
-        "two ledgers, a plan, three podCIDRs, three Peers"
+        bench.pass().1,
+        1,
+        "the podCIDR of the node whose agent carries a plan"
     );
     assert_eq!(bench.pass().1, 0);
     bench.keeper = Keeper {
@@ -309,7 +318,32 @@ fn among_a_thousand_nodes_a_join_writes_what_is_its_own_and_a_second_pass_nothin
     assert_eq!(bench.pass().1, 0);
     bench.node("late", "oslo", 9);
     let (_, writes) = bench.pass();
-    assert_eq!(writes, 3, "the cluster's ledger, a podCIDR and a Peer");
+    assert_eq!(writes, 2, "the cluster's ledger and a Peer");
+    bench.carries("shop.late", 1);
+    assert_eq!(bench.pass().1, 1, "its podCIDR");
+}
+
+#[test]
+fn a_node_waits_with_its_taint_until_its_agent_carries_a_plan_and_keeps_other_taints() {
+    let mut bench = Bench::new();
+    let mut node = Node::clone(bench.index.nodes.get("b1").unwrap());
+    let taint = |key: &str| Taint {
+        key: key.to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    node.spec.get_or_insert_default().taints = Some(vec![taint("gpu"), taint(AGENT_NOT_READY)]);
+    bench.index.apply(node);
+    bench.pass();
+    assert_eq!(bench.pass().1, 0);
+    bench.carries("shop.b1", 1);
+    let writes = untainted(&bench.index, &decide(&bench.index, &mut bench.keeper));
+    let [Write::Taints(_, left)] = &writes[..] else {
+        panic!("{writes:?}");
+    };
+    assert_eq!(*left, [taint("gpu")]);
+    assert_eq!(bench.pass().1, 2, "its podCIDR and its taints");
+    assert_eq!(bench.pass().1, 0);
 }
 
 #[test]
@@ -523,6 +557,10 @@ fn a_write_that_was_refused_concerns_its_own_link_alone() {
 #[test]
 fn events_tell_of_what_was_stored_and_of_nothing_else() {
     let mut bench = Bench::new();
+    bench.pass();
+    for peer in ["shop.b1", "shop.b2", "shop.o1"] {
+        bench.carries(peer, 1);
+    }
     let (mut decided, _) = bench.pass();
     let told = |bench: &Bench, decided: &Decided| {
         let events = crate::status::done(&bench.index, decided);

@@ -211,18 +211,6 @@ fn judge_node(
 ) -> Option<NotReady> {
     let node = id.node.as_str();
     let no = |reason: &str, message: String| Some(not_ready("Node", node, reason, message));
-    if decided
-        .world
-        .fleet
-        .nodes
-        .get(id)
-        .is_some_and(|node| !node.ready)
-    {
-        return no(
-            "NodeNotReady",
-            "Kubernetes reports the Node as not ready".to_owned(),
-        );
-    }
     if let Some(refusals) = decided.accepted.refused.get(name)
         && let Some(first) = refusals.first()
     {
@@ -239,6 +227,26 @@ fn judge_node(
                 "what its agent says is refused: {}: {}",
                 invalid.field, invalid.message
             ),
+        );
+    }
+    let planned = decided.proposal.nodes.get(id);
+    if planned.is_some_and(|node| !node.assign.is_empty()) && !decided.carries_a_plan(name) {
+        return no(
+            "NoAgent",
+            "it gets its podCIDR when its agent has closed planned ranges there, and none has said so yet: see that tieline-agent runs there"
+                .to_owned(),
+        );
+    }
+    if decided
+        .world
+        .fleet
+        .nodes
+        .get(id)
+        .is_some_and(|node| !node.ready)
+    {
+        return no(
+            "NodeNotReady",
+            "Kubernetes reports the Node as not ready".to_owned(),
         );
     }
     let applied = applied_revision(peer);
@@ -261,11 +269,7 @@ fn judge_node(
         return no("NoPath", format!("none of its {} paths is up", paths.total));
     }
     // Who is not accepted wants no path yet, and who is no gateway wants one to each of its own.
-    let is_gateway = decided
-        .proposal
-        .nodes
-        .get(id)
-        .is_some_and(|node| node.gateway_rank.is_some());
+    let is_gateway = planned.is_some_and(|node| node.gateway_rank.is_some());
     let is_accepted = peer.is_some_and(|peer| !peer.spec.accepted_keys.is_empty());
     if let Some(paths) = peer.and_then(paths_of)
         && paths.total == 0

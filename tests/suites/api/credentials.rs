@@ -340,13 +340,23 @@ fn operator_and_nodes(server: &Server) -> Result<()> {
     };
     patch(r#"{"spec": {"podCIDR": "10.64.7.0/24", "podCIDRs": ["10.64.7.0/24"]}}"#)?;
     let taint = r#"{"spec": {"taints": [{"key": "evil", "effect": "NoExecute"}]}}"#;
+    let waits = r#"{"key": "tieline.dev/agent-not-ready", "effect": "NoSchedule"}"#;
+    let other = r#"{"key": "example.com/gpu", "effect": "NoSchedule"}"#;
+    let both = format!(r#"{{"spec": {{"taints": [{waits}, {other}]}}}}"#);
+    server.kubectl(&["patch", "node", "assigned", "--type=merge", "-p", &both])?;
+    // The one that waits for the agent may go, and no other.
+    let none = r#"{"spec": {"taints": []}}"#;
+    let swapped = format!(r#"{{"spec": {{"taints": [{waits}]}}}}"#);
     for unwanted in [
         taint,
+        none,
+        swapped.as_str(),
         r#"{"spec": {"unschedulable": true}}"#,
         r#"{"metadata": {"labels": {"role": "mine"}}}"#,
     ] {
         refused(patch(unwanted), &["changes nothing else of it"])?;
     }
+    patch(&format!(r#"{{"spec": {{"taints": [{other}]}}}}"#))?;
     Ok(())
 }
 

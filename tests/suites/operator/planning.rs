@@ -20,6 +20,10 @@ pub(crate) fn tests() -> Tests {
             join,
         ),
         (
+            "planning: the taint of a node whose agent is not ready goes when the agent carries a plan, and no other",
+            taint,
+        ),
+        (
             "planning: what a link uses is labelled and kept, and freed when the link is gone; grants stay",
             removal,
         ),
@@ -57,6 +61,11 @@ fn pod_cidrs(stage: &Stage) -> Result<Vec<(String, String)>> {
 
 fn three_sites() -> Result<()> {
     let stage = Stage::three_sites()?;
+    nobody_has_an_agent(&stage)?;
+    let early = pod_cidrs(&stage)?;
+    ensure!(early.is_empty(), "given before any agent spoke: {early:?}");
+    all_agents(&stage)?;
+    stage.settled()?;
     let cidrs = pod_cidrs(&stage)?;
     ensure!(cidrs.len() == 6, "podCIDRs: {cidrs:?}");
     let distinct: BTreeSet<&String> = cidrs.iter().map(|(_, cidr)| cidr).collect();
@@ -100,7 +109,39 @@ fn three_sites() -> Result<()> {
     );
     ensure!(plan["spec"]["vpns"][0]["name"] == "hq", "plan: {plan:#}");
 
-    // Nobody has an agent yet, and the status says so.
+    let cluster = stage.get("clusters.tieline.dev", "shop")?;
+    ensure!(
+        cluster["status"]["granted"]["podCidrs"] == json!(["10.64.0.0/16"]),
+        "cluster: {:#}",
+        cluster["status"]
+    );
+    ensure!(
+        cluster["status"]["nodes"]["total"] == 6,
+        "cluster: {:#}",
+        cluster["status"]
+    );
+    let site = stage.get("sites.tieline.dev", "berlin")?;
+    ensure!(
+        site["status"]["gateways"].as_array().map(Vec::len) == Some(1),
+        "site: {:#}",
+        site["status"]
+    );
+    let events = stage.kubectl(&[
+        "get",
+        "events",
+        "-A",
+        "-o",
+        "jsonpath={range .items[*]}{.reason} {end}",
+    ])?;
+    ensure!(
+        events.contains("PodCidrAssigned") && events.contains("GatewayElected"),
+        "Events: {events}"
+    );
+    Ok(())
+}
+
+/// The status says that agents are missing, and what waits for them.
+fn nobody_has_an_agent(stage: &Stage) -> Result<()> {
     stage.eventually_condition(
         "clusterlinks.tieline.dev",
         "acme",
@@ -126,33 +167,12 @@ fn three_sites() -> Result<()> {
         .filter_map(|it| it["reason"].as_str())
         .collect();
     ensure!(reasons.contains("NoAgent"), "link: {:#}", link["status"]);
-    let cluster = stage.get("clusters.tieline.dev", "shop")?;
     ensure!(
-        cluster["status"]["granted"]["podCidrs"] == json!(["10.64.0.0/16"]),
-        "cluster: {:#}",
-        cluster["status"]
-    );
-    ensure!(
-        cluster["status"]["nodes"] == json!({"total": 6, "ready": 0}),
-        "cluster: {:#}",
-        cluster["status"]
-    );
-    let site = stage.get("sites.tieline.dev", "berlin")?;
-    ensure!(
-        site["status"]["gateways"].as_array().map(Vec::len) == Some(1),
-        "site: {:#}",
-        site["status"]
-    );
-    let events = stage.kubectl(&[
-        "get",
-        "events",
-        "-A",
-        "-o",
-        "jsonpath={range .items[*]}{.reason} {end}",
-    ])?;
-    ensure!(
-        events.contains("PodCidrAssigned") && events.contains("GatewayElected"),
-        "Events: {events}"
+        link["status"]["notReady"]
+            .to_string()
+            .contains("gets its podCIDR when"),
+        "link: {:#}",
+        link["status"]
     );
     Ok(())
 }
@@ -198,10 +218,12 @@ fn join() -> Result<()> {
         Ok(!stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null())
     })?;
     stage.settled()?;
-    ensure!(
-        !stage.get("nodes", "oslo-3")?["spec"]["podCIDR"].is_null(),
-        "oslo-3 has no podCIDR"
-    );
+    let pod_cidr =
+        || Ok::<_, anyhow::Error>(stage.get("nodes", "oslo-3")?["spec"]["podCIDR"].clone());
+    ensure!(pod_cidr()?.is_null(), "given before its agent spoke");
+    let revision = plan["spec"]["revision"].as_u64().unwrap_or(0);
+    stage.claim("oslo-3", 9, revision)?;
+    stage.eventually("oslo-3's podCIDR", || Ok(!pod_cidr()?.is_null()))?;
     let after = stage.list("peers.tieline.dev")?;
     for peer in before {
         ensure!(
@@ -222,8 +244,51 @@ fn join() -> Result<()> {
     })
 }
 
+fn taint() -> Result<()> {
+    let stage = Stage::three_sites()?;
+    let waits = json!({"key": "tieline.dev/agent-not-ready", "effect": "NoSchedule"});
+    let other = json!({"key": "example.com/gpu", "value": "true", "effect": "NoSchedule"});
+    let taints =
+        |node: &str| -> Result<Value> { Ok(stage.get("nodes", node)?["spec"]["taints"].clone()) };
+    stage.create(&json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "oslo-3", "labels": {"topology.kubernetes.io/region": "oslo"}},
+        "spec": {"taints": [waits, other]},
+    }))?;
+    stage.ready("oslo-3", true, "192.0.2.33")?;
+    stage.eventually("a seventh Peer", || {
+        Ok(!stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null())
+    })?;
+    stage.settled()?;
+    let before = taints("oslo-3")?;
+    ensure!(
+        before.as_array().is_some_and(|it| it.contains(&waits)),
+        "gone already: {before}"
+    );
+    let revision = stage.get("networkplans.tieline.dev", "acme")?["spec"]["revision"].as_u64();
+    stage.claim("oslo-3", 9, revision.unwrap_or(0))?;
+    stage.eventually("the taint is gone", || {
+        Ok(!taints("oslo-3")?.to_string().contains("tieline.dev"))
+    })?;
+    let after = taints("oslo-3")?;
+    ensure!(
+        after.as_array().is_some_and(|it| it.contains(&other)),
+        "others went too: {after}"
+    );
+
+    // Without a link nothing is planned, so nothing waits.
+    stage.kubectl(&["delete", "clusterlinks.tieline.dev", "acme"])?;
+    stage.create(&json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "oslo-4"}, "spec": {"taints": [waits]},
+    }))?;
+    stage.eventually("the taint is gone", || {
+        Ok(!taints("oslo-4")?.to_string().contains("tieline.dev"))
+    })
+}
+
 fn removal() -> Result<()> {
     let stage = Stage::three_sites()?;
+    all_agents(&stage)?;
     for (kind, name) in [
         ("clusters.tieline.dev", "shop"),
         ("sites.tieline.dev", "berlin"),
@@ -278,6 +343,7 @@ fn removal() -> Result<()> {
 
     // Back again, with the same addresses.
     let cidrs = pod_cidrs(&stage)?;
+    ensure!(cidrs.len() == 6, "podCIDRs: {cidrs:?}");
     stage.apply_path(&repository().join("examples/three-sites/network.yaml"))?;
     stage.eventually("six Peers again", || {
         Ok(stage.list("peers.tieline.dev")?.len() == 6)
@@ -337,7 +403,10 @@ fn other_manager() -> Result<()> {
 
 fn overlap() -> Result<()> {
     let stage = Stage::three_sites()?;
+    all_agents(&stage)?;
+    stage.settled()?;
     let cidrs = pod_cidrs(&stage)?;
+    ensure!(cidrs.len() == 6, "podCIDRs: {cidrs:?}");
     stage.apply(
         "{apiVersion: tieline.dev/v1alpha1, kind: Cluster, metadata: {name: depot}, spec: {sites: {name: rome}, pods: {cidrs: [10.64.0.0/16]}}}",
     )?;
