@@ -4,6 +4,7 @@ use crate::Test;
 use crate::host::*;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tieline_agent::platform::linux::Linux;
 use tieline_agent::platform::{Platform, Secrets};
 use tieline_core::cidr::Family;
 use tieline_core::host::HostState;
@@ -113,35 +114,65 @@ fn walled(egress: &str) -> HostState {
     }
 }
 
+/// A host on a cable, and a platform that has done nothing yet.
+async fn on_a_cable() -> (tempfile::TempDir, Linux) {
+    sh(CABLE);
+    let directory = state_dir();
+    let linux = open(directory.path(), &[]).await;
+    (directory, linux)
+}
+
+/// One turn; what it changed. There is nothing secret in walls.
+async fn build(linux: &mut Linux, wanted: &HostState) -> Vec<Change> {
+    reach(linux, wanted, &Secrets::default()).await
+}
+
+async fn state(linux: &mut Linux) -> HostState {
+    linux.observe().await.unwrap().state
+}
+
+/// The other end of the cable counts what comes out of it.
+fn listen() {
+    sh("nft add table netdev oracle
+        nft add chain netdev oracle in '{ type filter hook ingress device far0 priority 0; }'
+        nft add rule netdev oracle in ip daddr 10.64.0.0/10 counter
+        ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev eth0");
+}
+
+/// What the first counter of a listing says.
+fn packets(listing: &str) -> u64 {
+    let rest = listing.split("packets ").nth(1).unwrap();
+    rest.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn heard() -> u64 {
+    packets(&sh("nft list chain netdev oracle in"))
+}
+
 fn read_back() {
     block_on(async {
-        sh(CABLE);
-        let (directory, wanted) = (state_dir(), walled("eth0"));
-        let mut linux = open(directory.path(), &[]).await;
-        assert_eq!(
-            reach(&mut linux, &wanted, &Secrets::default()).await.len(),
-            1
-        );
-        assert_eq!(linux.observe().await.unwrap().state, wanted);
+        let (directory, mut linux) = on_a_cable().await;
+        let wanted = walled("eth0");
+        assert_eq!(build(&mut linux, &wanted).await.len(), 1);
+        assert_eq!(state(&mut linux).await, wanted);
         // Counters count and other tables come and go: ours are still as we wrote them.
         sh(
             "ping -c 1 -W 1 10.64.0.1 || true; nft add table ip elsewhere; nft delete table ip elsewhere",
         );
         assert!(sh("nft list table inet tieline").contains("packets 1"));
-        assert_eq!(linux.observe().await.unwrap().state, wanted);
+        assert_eq!(state(&mut linux).await, wanted);
         drop(linux);
 
         let mut again = open(directory.path(), &[]).await;
-        assert_eq!(reach(&mut again, &wanted, &Secrets::default()).await, []);
+        assert_eq!(build(&mut again, &wanted).await, []);
         assert_eq!(again.writes().load(Ordering::Relaxed), 0);
     });
 }
 
 fn full_disk() {
     block_on(async {
-        sh(CABLE);
-        let (directory, wanted) = (state_dir(), walled("eth0"));
-        let mut linux = open(directory.path(), &[]).await;
+        let (directory, mut linux) = on_a_cable().await;
+        let wanted = walled("eth0");
         // Root may write everywhere, but not a file where a directory is.
         let in_the_way = directory.path().join(".firewall.json.new");
         std::fs::create_dir(&in_the_way).unwrap();
@@ -150,23 +181,22 @@ fn full_disk() {
         ))];
         let failures = linux.apply(&load, &Secrets::default()).await;
         assert_eq!(failures.len(), 1, "nobody is told: {failures:?}");
-        assert_eq!(linux.observe().await.unwrap().state, wanted);
-        assert_eq!(reach(&mut linux, &wanted, &Secrets::default()).await, []);
+        assert_eq!(state(&mut linux).await, wanted);
+        assert_eq!(build(&mut linux, &wanted).await, []);
 
         // With room again, the next start knows the tables.
         std::fs::remove_dir(&in_the_way).unwrap();
         linux.observe().await.unwrap();
         let mut again = open(directory.path(), &[]).await;
-        assert_eq!(reach(&mut again, &wanted, &Secrets::default()).await, []);
+        assert_eq!(build(&mut again, &wanted).await, []);
     });
 }
 
 fn written_again() {
     block_on(async {
-        sh(CABLE);
-        let (directory, wanted) = (state_dir(), walled("eth0"));
-        let mut linux = open(directory.path(), &[]).await;
-        reach(&mut linux, &wanted, &Secrets::default()).await;
+        let (_directory, mut linux) = on_a_cable().await;
+        let wanted = walled("eth0");
+        build(&mut linux, &wanted).await;
         for damage in [
             "nft delete table inet tieline",
             "nft flush chain inet tieline outp",
@@ -186,20 +216,9 @@ fn written_again() {
             sh(damage);
             let news = tokio::time::timeout(Duration::from_secs(1), linux.changed()).await;
             news.expect(damage);
-            assert_ne!(
-                linux.observe().await.unwrap().state,
-                wanted,
-                "{damage} is not seen"
-            );
-            assert_eq!(
-                reach(&mut linux, &wanted, &Secrets::default()).await.len(),
-                1
-            );
-            assert_eq!(
-                linux.observe().await.unwrap().state,
-                wanted,
-                "after {damage}"
-            );
+            assert_ne!(state(&mut linux).await, wanted, "{damage} is not seen");
+            assert_eq!(build(&mut linux, &wanted).await.len(), 1);
+            assert_eq!(state(&mut linux).await, wanted, "after {damage}");
         }
     });
 }
@@ -207,9 +226,8 @@ fn written_again() {
 /// Somebody deletes a table in the moment between its load and its read-back: it must not be taken for written.
 fn deleted_meanwhile() {
     block_on(async {
-        sh(CABLE);
-        let (directory, wanted) = (state_dir(), walled("eth0"));
-        let mut linux = open(directory.path(), &[]).await;
+        let (_directory, mut linux) = on_a_cable().await;
+        let wanted = walled("eth0");
         for round in 0..5 {
             let mut enemy = std::process::Command::new("sh")
                 .args([
@@ -220,14 +238,10 @@ fn deleted_meanwhile() {
                 .unwrap();
             // At the latest the second turn finds out; the third has nothing to do.
             for _ in 0..2 {
-                reach(&mut linux, &wanted, &Secrets::default()).await;
+                build(&mut linux, &wanted).await;
                 enemy.wait().unwrap();
             }
-            assert_eq!(
-                linux.observe().await.unwrap().state,
-                wanted,
-                "round {round}"
-            );
+            assert_eq!(state(&mut linux).await, wanted, "round {round}");
             assert!(
                 sh("nft list table netdev tieline").contains("hook egress"),
                 "round {round}"
@@ -243,11 +257,11 @@ fn unknown_past() {
         let before = dump();
         let directory = state_dir();
         let mut linux = open(directory.path(), &[]).await;
-        reach(&mut linux, &walled("eth0"), &Secrets::default()).await;
+        build(&mut linux, &walled("eth0")).await;
         drop(linux);
         let elsewhere = state_dir();
         let mut other = open(elsewhere.path(), &[]).await;
-        let changes = reach(&mut other, &HostState::default(), &Secrets::default()).await;
+        let changes = build(&mut other, &HostState::default()).await;
         assert_eq!(changes, [Change::RemoveFirewall]);
         assert_eq!(dump(), before);
     });
@@ -286,13 +300,12 @@ fn refused() {
 /// Some kernels hang the chain on the new device by themselves, others have lost it: one turn later both have it.
 fn new_device() {
     block_on(async {
-        sh(CABLE);
-        let (directory, wanted) = (state_dir(), walled("eth0"));
-        let mut linux = open(directory.path(), &[]).await;
-        reach(&mut linux, &wanted, &Secrets::default()).await;
+        let (_directory, mut linux) = on_a_cable().await;
+        let wanted = walled("eth0");
+        build(&mut linux, &wanted).await;
         sh(&format!("ip link del eth0; {CABLE}"));
-        reach(&mut linux, &wanted, &Secrets::default()).await;
-        assert_eq!(linux.observe().await.unwrap().state, wanted);
+        build(&mut linux, &wanted).await;
+        assert_eq!(state(&mut linux).await, wanted);
         sh("nft delete table inet tieline
             ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev eth0
             ping -c 1 -W 0.1 10.64.0.1 || true");
@@ -302,27 +315,14 @@ fn new_device() {
 
 fn no_clear_text() {
     block_on(async {
-        sh(CABLE);
-        let directory = state_dir();
-        let mut linux = open(directory.path(), &[]).await;
-        // The other end of the cable counts what comes out of it.
-        sh("nft add table netdev oracle
-            nft add chain netdev oracle in '{ type filter hook ingress device far0 priority 0; }'
-            nft add rule netdev oracle in ip daddr 10.64.0.0/10 counter
-            ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev eth0");
+        let (_directory, mut linux) = on_a_cable().await;
+        listen();
         let sent_until_now = || {
             sh("for i in 1 2 3; do ping -c 1 -W 0.1 10.64.0.$i || true; done");
-            let listing = sh("nft list chain netdev oracle in");
-            let count = listing.split("packets ").nth(1).unwrap();
-            count
-                .split_whitespace()
-                .next()
-                .unwrap()
-                .parse::<u64>()
-                .unwrap()
+            heard()
         };
         assert_eq!(sent_until_now(), 3, "the oracle is blind");
-        reach(&mut linux, &walled("eth0"), &Secrets::default()).await;
+        build(&mut linux, &walled("eth0")).await;
         assert_eq!(sent_until_now(), 3);
         // Without the inet table the egress guard alone holds.
         sh("nft delete table inet tieline");
@@ -342,15 +342,9 @@ fn planning(more: &str) -> HostState {
 
 fn elements_alone() {
     block_on(async {
-        sh(CABLE);
-        let directory = state_dir();
-        let mut linux = open(directory.path(), &[]).await;
-        sh("nft add table netdev oracle
-            nft add chain netdev oracle in '{ type filter hook ingress device far0 priority 0; }'
-            nft add rule netdev oracle in ip daddr 10.64.0.0/10 counter
-            ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev eth0");
-        let leaked = || !sh("nft list chain netdev oracle in").contains("packets 0");
-        reach(&mut linux, &walled("eth0"), &Secrets::default()).await;
+        let (_directory, mut linux) = on_a_cable().await;
+        listen();
+        build(&mut linux, &walled("eth0")).await;
         sh("ping -c 1 -W 0.1 10.64.0.1 || true");
         let plans = [planning("10.200.0.0/16"), planning("172.16.9.0/24")];
         let mut echoes = std::process::Command::new("ping")
@@ -361,25 +355,19 @@ fn elements_alone() {
         // Each turn is one write: of two at least one adds and one removes, and a moment in which a set is empty lets hundreds of packets
         // a second out. That a turn begins with one change says that the turn before it has left what it should.
         for wanted in plans.iter().cycle().take(6) {
-            let changes = reach(&mut linux, wanted, &Secrets::default()).await;
-            assert_eq!(changes.len(), 1);
+            assert_eq!(build(&mut linux, wanted).await.len(), 1);
         }
-        assert_eq!(linux.observe().await.unwrap().state, plans[1]);
+        assert_eq!(state(&mut linux).await, plans[1]);
         echoes.kill().unwrap();
         echoes.wait().unwrap();
-        assert!(!leaked(), "planned packets got out");
+        assert_eq!(heard(), 0, "planned packets got out");
         let listing = sh("nft list table inet tieline");
-        let counted: u64 = listing
-            .split("packets ")
-            .nth(1)
-            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-            .unwrap();
-        assert!(counted > 20, "the counter began anew: {listing}");
+        assert!(packets(&listing) > 20, "the counter began anew: {listing}");
 
         // What somebody else has put into our tables does not stay because elements differ too.
         sh("nft insert rule inet tieline outp accept");
-        reach(&mut linux, &plans[0], &Secrets::default()).await;
-        assert_eq!(linux.observe().await.unwrap().state, plans[0]);
+        build(&mut linux, &plans[0]).await;
+        assert_eq!(state(&mut linux).await, plans[0]);
         assert!(!sh("nft list chain inet tieline outp").contains("\t\taccept"));
     });
 }
