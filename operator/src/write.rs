@@ -187,26 +187,12 @@ impl Writer {
         let api: Api<AddressLedger> = Api::all(self.client.clone());
         let name = ledger.name_any();
         let new = ledger.metadata.resource_version.is_none();
+        let params = posted();
         self.send("addressledgers", &name, async {
             if new {
-                api.create(
-                    &PostParams {
-                        field_manager: Some(MANAGER.into()),
-                        ..PostParams::default()
-                    },
-                    &ledger,
-                )
-                .await
+                api.create(&params, &ledger).await
             } else {
-                api.replace(
-                    &name,
-                    &PostParams {
-                        field_manager: Some(MANAGER.into()),
-                        ..PostParams::default()
-                    },
-                    &ledger,
-                )
-                .await
+                api.replace(&name, &params, &ledger).await
             }
         })
         .await
@@ -343,10 +329,7 @@ impl Writer {
     /// [`WriteError`]; [`WriteError::Conflict`] when it exists already.
     async fn new_secret(&self, secret: &Secret) -> Result<(), WriteError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let params = PostParams {
-            field_manager: Some(MANAGER.into()),
-            ..PostParams::default()
-        };
+        let params = posted();
         self.send("secrets", &secret.name_any(), api.create(&params, secret))
             .await
     }
@@ -500,6 +483,14 @@ written! {
     AddressLedger => "addressledgers",
     NetworkPlan => "networkplans",
     Peer => "peers",
+}
+
+/// How an object that is not applied is sent.
+fn posted() -> PostParams {
+    PostParams {
+        field_manager: Some(MANAGER.into()),
+        ..PostParams::default()
+    }
 }
 
 /// Whether a value differs from what an object holds, field by field as JSON: what serde leaves out is equal to absent.

@@ -223,45 +223,19 @@ pub(super) fn claim_services_and_vpns<'a>(
     vpns.sort_unstable();
     for (name, link) in clusters {
         for prefix in fleet.clusters[name].service_cidrs.iter() {
-            if hub.services.contains(&(name, prefix)) {
-                continue;
-            }
-            let new = Holder::Services(name);
-            match hub.claim(prefix, new, members) {
-                Ok(()) => {
-                    hub.services.insert((name, prefix));
-                }
-                Err(_) => {
-                    let subject = format!("serviceCidrs of Cluster {name}:");
-                    hub.note(Clash {
-                        new,
-                        subject,
-                        prefix,
-                        link: Some(link),
-                    });
-                }
+            let known = hub.services.contains(&(name, prefix));
+            let subject = || format!("serviceCidrs of Cluster {name}:");
+            if !known && claim(hub, members, prefix, Holder::Services(name), link, subject) {
+                hub.services.insert((name, prefix));
             }
         }
     }
     for (name, link) in vpns {
         for prefix in fleet.vpns[name].prefixes.iter() {
-            if hub.vpns.contains(&(name, prefix)) {
-                continue;
-            }
-            let new = Holder::Vpn(name);
-            match hub.claim(prefix, new, members) {
-                Ok(()) => {
-                    hub.vpns.insert((name, prefix));
-                }
-                Err(_) => {
-                    let subject = format!("prefixes of VpnAttachment {name}:");
-                    hub.note(Clash {
-                        new,
-                        subject,
-                        prefix,
-                        link: Some(link),
-                    });
-                }
+            let known = hub.vpns.contains(&(name, prefix));
+            let subject = || format!("prefixes of VpnAttachment {name}:");
+            if !known && claim(hub, members, prefix, Holder::Vpn(name), link, subject) {
+                hub.vpns.insert((name, prefix));
             }
         }
     }
@@ -281,6 +255,27 @@ pub(super) fn claim_services_and_vpns<'a>(
             hub.avoid(prefix, Holder::Vpn(name));
         }
     }
+}
+
+/// Claims a range that stands in a spec. Who had it first keeps it, and the other is told.
+fn claim<'a>(
+    hub: &mut Hub<'a>,
+    members: &Members<'a>,
+    prefix: Prefix,
+    new: Holder<'a>,
+    link: &'a LinkName,
+    subject: impl Fn() -> String,
+) -> bool {
+    let claimed = hub.claim(prefix, new, members).is_ok();
+    if !claimed {
+        hub.note(Clash {
+            new,
+            subject: subject(),
+            prefix,
+            link: Some(link),
+        });
+    }
+    claimed
 }
 
 /// Blocks are not cut over addresses that nodes have, also where nobody wrote down the site's ranges.

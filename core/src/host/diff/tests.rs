@@ -141,6 +141,12 @@ fn everything_goes_in_reverse_and_the_firewall_last() {
     );
 }
 
+/// The gateway's peer at the far end of tie0.
+fn far(state: &mut HostState) -> &mut WgPeer {
+    let device = state.devices.get_mut(&TIE0).unwrap();
+    device.peers.get_mut(&key(2)).unwrap()
+}
+
 #[test]
 fn what_is_there_already_needs_no_write() {
     assert_eq!(diff(&gateway(), &alive(5), &gateway()), vec![]);
@@ -150,13 +156,7 @@ fn what_is_there_already_needs_no_write() {
 fn a_peer_that_roams_is_left_alone_while_its_session_lives() {
     let wanted = gateway();
     let mut observed = gateway();
-    let roamed = observed
-        .devices
-        .get_mut(&TIE0)
-        .unwrap()
-        .peers
-        .get_mut(&key(2))
-        .unwrap();
+    let roamed = far(&mut observed);
     roamed.endpoint = Some("198.51.100.7:9999".parse().unwrap());
     assert_eq!(diff(&observed, &alive(20), &wanted), vec![]);
     for liveness in [alive(181), Livenesses::new()] {
@@ -169,14 +169,7 @@ fn a_peer_that_roams_is_left_alone_while_its_session_lives() {
         );
     }
     // Another change of the peer does not move it either.
-    observed
-        .devices
-        .get_mut(&TIE0)
-        .unwrap()
-        .peers
-        .get_mut(&key(2))
-        .unwrap()
-        .keepalive = None;
+    far(&mut observed).keepalive = None;
     assert_eq!(
         words(&diff(&observed, &alive(20), &wanted)),
         [
@@ -188,14 +181,7 @@ fn a_peer_that_roams_is_left_alone_while_its_session_lives() {
 #[test]
 fn an_endpoint_that_is_missing_is_set_also_on_a_living_session() {
     let mut observed = gateway();
-    observed
-        .devices
-        .get_mut(&TIE0)
-        .unwrap()
-        .peers
-        .get_mut(&key(2))
-        .unwrap()
-        .endpoint = None;
+    far(&mut observed).endpoint = None;
     assert_eq!(diff(&observed, &alive(5), &gateway()).len(), 1);
 }
 
