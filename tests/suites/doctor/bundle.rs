@@ -84,13 +84,7 @@ fn planted(stage: &Stage) -> Result<()> {
     let archive = stage.folder().join("bundle.tar.gz");
     let output = archive.display().to_string();
     let run = stage.tieline(&["gather", "-o", &output])?;
-    ensure!(
-        run.code == Some(0),
-        "exit code {:?}: {}{}",
-        run.code,
-        run.output,
-        run.errors
-    );
+    run.ended_with(0)?;
     drop(kubelet);
 
     let files = unpack(stage, &archive)?;
@@ -350,7 +344,7 @@ fn exists(stage: &Stage) -> Result<()> {
     let path = stage.folder().join("taken.tar.gz");
     std::fs::write(&path, "mine")?;
     let run = stage.tieline(&["gather", "-o", &path.display().to_string()])?;
-    ensure!(run.code == Some(1), "exit code {:?}", run.code);
+    run.ended_with(1)?;
     ensure!(run.errors.contains("cannot create"), "{}", run.errors);
     ensure!(
         std::fs::read_to_string(&path)? == "mine",
@@ -369,7 +363,7 @@ fn mesh_namespace(stage: &Stage) -> Result<()> {
     )?;
     let run = stage.tieline(&["gather", "-o", &output, "--pods=0"])?;
     stage.kubectl(&["delete", "-n", "tieline-system", "daemonset/tieline-agent"])?;
-    ensure!(run.code == Some(0), "{}", run.errors);
+    run.ended_with(0)?;
     for (file, taken) in [
         ("objects/peers-mesh-copies.yaml", true),
         ("objects/peers-tieline-mesh.yaml", false),
@@ -384,12 +378,7 @@ fn without_rights(stage: &Stage) -> Result<()> {
     let credential = stage.token_kubeconfig("nobody", &token)?;
     let path = stage.folder().join("nobody.tar.gz");
     let run = stage.tieline_as(&credential, &["gather", "-o", &path.display().to_string()])?;
-    ensure!(
-        run.code == Some(0),
-        "exit code {:?}: {}",
-        run.code,
-        run.errors
-    );
+    run.ended_with(0)?;
     let left_out = run.output.split("left out:").nth(1).context("left out")?;
     for word in [
         "objects/peers-tieline-system.yaml",

@@ -64,7 +64,7 @@ fn before(stage: &Stage) -> Result<()> {
         &["only the agents can tell", "changes nothing on a node"],
     )?;
     let table = stage.tieline(&["doctor"])?;
-    ensure!(table.code == Some(0), "{}", table.errors);
+    table.ended_with(0)?;
     ensure!(table.output.starts_with("RESULT"), "{}", table.output);
     ensure!(table.output.contains("0 problems"), "{}", table.output);
     Ok(())
@@ -76,12 +76,7 @@ fn unreachable(stage: &Stage) -> Result<()> {
     let path = stage.folder().join("nowhere.kubeconfig");
     std::fs::write(&path, text.replace(&stage.server(), "https://127.0.0.1:9"))?;
     let run = stage.tieline_as(&path, &["doctor"])?;
-    ensure!(
-        run.code == Some(2),
-        "exit code {:?}: {}",
-        run.code,
-        run.output
-    );
+    run.ended_with(2)?;
     ensure!(
         run.errors.contains("cannot ask the API server"),
         "{}",
@@ -285,12 +280,7 @@ fn without_rights(stage: &Stage) -> Result<()> {
     let token = stage.unbound_token("nobody", "default")?;
     let credential = stage.token_kubeconfig("nobody", &token)?;
     let run = stage.tieline_as(&credential, &["doctor", "-o", "json"])?;
-    ensure!(
-        run.code == Some(2),
-        "exit code {:?}: {}",
-        run.code,
-        run.errors
-    );
+    run.ended_with(2)?;
     let found = Findings::parse(&run.output)?;
     found.has("reading", "unknown", "", &["nodes", "forbidden"])?;
     found.has("kubernetes-version", "ok", "", &[])?;
@@ -314,13 +304,7 @@ fn without_questions(stage: &Stage) -> Result<()> {
     let token = stage.unbound_token("reader", "default")?;
     let credential = stage.token_kubeconfig("reader", &token)?;
     let run = stage.tieline_as(&credential, &["doctor", "-o", "json"])?;
-    ensure!(
-        run.code == Some(2),
-        "exit code {:?}: {}{}",
-        run.code,
-        run.output,
-        run.errors
-    );
+    run.ended_with(2)?;
     Findings::parse(&run.output)?.has(
         "permissions",
         "unknown",

@@ -36,9 +36,23 @@ impl std::ops::Deref for Stage {
 
 /// How the program ended.
 pub(crate) struct Run {
-    pub(crate) code: Option<i32>,
+    code: Option<i32>,
     pub(crate) output: String,
     pub(crate) errors: String,
+}
+
+impl Run {
+    /// Its exit code; what it said is quoted when it is another one.
+    pub(crate) fn ended_with(&self, code: i32) -> Result<()> {
+        ensure!(
+            self.code == Some(code),
+            "exit code {:?} instead of {code}: {}{}",
+            self.code,
+            self.output,
+            self.errors
+        );
+        Ok(())
+    }
 }
 
 impl Stage {
@@ -91,13 +105,7 @@ impl Stage {
     /// `tieline doctor -o json`, which must end with this code.
     pub(crate) fn doctor(&self, code: i32) -> Result<Findings> {
         let run = self.tieline(&["doctor", "-o", "json"])?;
-        ensure!(
-            run.code == Some(code),
-            "exit code {:?} instead of {code}: {}{}",
-            run.code,
-            run.output,
-            run.errors
-        );
+        run.ended_with(code)?;
         Findings::parse(&run.output)
     }
 }

@@ -47,13 +47,7 @@ fn not_cleaned(stage: &Stage) -> Result<()> {
         &pod.display().to_string(),
         "--operator=withdrawn",
     ])?;
-    ensure!(
-        run.code == Some(0),
-        "exit code {:?}: {}{}",
-        run.code,
-        run.output,
-        run.errors
-    );
+    run.ended_with(0)?;
     ensure!(
         run.output.contains("not ready, so not cleaned: a"),
         "{}",

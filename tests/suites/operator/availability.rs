@@ -55,27 +55,18 @@ fn two_operators() -> Result<()> {
     })?;
     std::thread::sleep(Duration::from_secs(4));
     ensure!(!stage.log(second)?.contains("leading"), "two lead");
-    stage.node("oslo-3", "oslo")?;
-    stage.eventually("a Peer for oslo-3", || {
-        Ok(!stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null())
-    })?;
+    stage.joins("oslo-3", "oslo")?;
     stage.settled()?;
     ensure!(holder(&stage)? == "first", "the Lease changed hands");
 
     stage.stop(0)?;
     stage.eventually("the second leads", || Ok(holder(&stage)? == "second"))?;
-    stage.node("oslo-4", "oslo")?;
-    stage.eventually("a Peer for oslo-4", || {
-        Ok(!stage.get("peers.tieline.dev", "shop.oslo-4")?.is_null())
-    })?;
+    stage.joins("oslo-4", "oslo")?;
 
     stage.start("third", &[])?;
     stage.kill(second)?;
     stage.eventually("the third leads", || Ok(holder(&stage)? == "third"))?;
-    stage.node("oslo-5", "oslo")?;
-    stage.eventually("a Peer for oslo-5", || {
-        Ok(!stage.get("peers.tieline.dev", "shop.oslo-5")?.is_null())
-    })
+    stage.joins("oslo-5", "oslo")
 }
 
 /// What the chart sets.
@@ -175,10 +166,7 @@ fn outage() -> Result<()> {
     stage.control_plane.stop();
     std::thread::sleep(Duration::from_secs(5));
     stage.control_plane.start_again()?;
-    stage.node("oslo-3", "oslo")?;
-    stage.eventually("a Peer for oslo-3", || {
-        Ok(!stage.get("peers.tieline.dev", "shop.oslo-3")?.is_null())
-    })?;
+    stage.joins("oslo-3", "oslo")?;
     stage.settled()?;
     stage.quiet_for(Duration::from_secs(3))
 }
@@ -200,17 +188,9 @@ fn older_schema() -> Result<()> {
         let log = stage.log(operator)?;
         Ok(log.contains("peers.tieline.dev has schema") && log.contains("apply the CRDs"))
     })?;
-    std::thread::sleep(Duration::from_secs(2));
-    let writes: Vec<String> = stage
-        .operator_writes(mark)?
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    ensure!(
-        writes.is_empty(),
-        "written to an older schema: {}",
-        writes.join("; ")
-    );
+    stage
+        .quiet_since(mark, Duration::from_secs(2))
+        .context("with an older schema")?;
     stage.kubectl(&[
         "annotate",
         "crd",
@@ -308,15 +288,8 @@ fn hub_restored_alone() -> Result<()> {
     all_agents(&stage)?;
     stage.eventually_condition("clusterlinks.tieline.dev", "acme", "Ready", "True/")?;
     let grants = stage.get("addressledgers.tieline.dev", "hub")?["spec"]["grants"].clone();
-    let edit = serde_json::json!({"spec": {"grants": []}}).to_string();
-    stage.kubectl(&[
-        "patch",
-        "addressledgers.tieline.dev",
-        "hub",
-        "--type=merge",
-        "-p",
-        &edit,
-    ])?;
+    let edit = serde_json::json!({"spec": {"grants": []}});
+    stage.patch("addressledgers.tieline.dev", "hub", &edit)?;
     stage.eventually_condition(
         "addressledgers.tieline.dev",
         "hub",
@@ -415,10 +388,7 @@ spec: {policyName: no-oslo-3.example.com, validationActions: [Deny]}
     // The API server looks for new policies once a second.
     std::thread::sleep(Duration::from_secs(3));
     stage.node("oslo-3", "oslo")?;
-    stage.node("oslo-4", "oslo")?;
-    stage.eventually("a Peer for oslo-4", || {
-        Ok(!stage.get("peers.tieline.dev", "shop.oslo-4")?.is_null())
-    })?;
+    stage.joins("oslo-4", "oslo")?;
     stage.eventually_condition(
         "clusterlinks.tieline.dev",
         "acme",

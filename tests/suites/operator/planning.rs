@@ -183,6 +183,10 @@ fn grants<'a>(ledger: &'a Value, kind: &str, name: &str) -> Vec<&'a Value> {
         .collect()
 }
 
+fn patch_link(stage: &Stage, patch: &Value) -> Result<()> {
+    stage.patch("clusterlinks.tieline.dev", "acme", patch)
+}
+
 fn quiet() -> Result<()> {
     let mut stage = Stage::three_sites()?;
     stage.quiet_for(Duration::from_secs(10))?;
@@ -190,23 +194,8 @@ fn quiet() -> Result<()> {
     let mark = stage.audit_mark();
     stage.kubectl(&["annotate", "node", "oslo-1", "example.com/heartbeat=1"])?;
     // Nor is a start.
-    stage.stop(0)?;
-    let second = stage.start("second", &["--resync", "1"])?;
-    stage.eventually("the second operator leads", || {
-        Ok(stage.log(second)?.contains("leading"))
-    })?;
-    std::thread::sleep(Duration::from_secs(4));
-    let writes: Vec<String> = stage
-        .operator_writes(mark)?
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    ensure!(
-        writes.is_empty(),
-        "written without a reason: {}",
-        writes.join("; ")
-    );
-    Ok(())
+    stage.hand_over(&["--resync", "1"])?;
+    stage.quiet_since(mark, Duration::from_secs(4))
 }
 
 fn join() -> Result<()> {
@@ -412,14 +401,7 @@ fn overlap() -> Result<()> {
     )?;
     let members =
         json!({"spec": {"members": {"clusters": ["shop", "depot"], "vpnAttachments": ["hq"]}}});
-    stage.kubectl(&[
-        "patch",
-        "clusterlinks.tieline.dev",
-        "acme",
-        "--type=merge",
-        "-p",
-        &members.to_string(),
-    ])?;
+    patch_link(&stage, &members)?;
     stage.eventually_condition("clusters.tieline.dev", "depot", "Accepted", "False/")?;
     let message = stage.condition("clusters.tieline.dev", "depot", "Accepted")?;
     ensure!(
@@ -437,17 +419,12 @@ fn overlap() -> Result<()> {
 fn deleted_plan() -> Result<()> {
     let stage = Stage::three_sites()?;
     // A plan that has changed since the hub's ledger did.
-    for patch in [r#"{"gatewaysPerSite": 2}"#, r#"{"gatewaysPerSite": 1}"#] {
+    for gateways in [2, 1] {
         let before = revision(&stage)?;
-        let patch = format!(r#"{{"spec": {{"topology": {patch}}}}}"#);
-        stage.kubectl(&[
-            "patch",
-            "clusterlinks.tieline.dev",
-            "acme",
-            "--type=merge",
-            "-p",
-            &patch,
-        ])?;
+        patch_link(
+            &stage,
+            &json!({"spec": {"topology": {"gatewaysPerSite": gateways}}}),
+        )?;
         stage.eventually("a new revision", || Ok(revision(&stage)? > before))?;
     }
     all_agents(&stage)?;
@@ -489,14 +466,7 @@ fn plan_mode() -> Result<()> {
     let stage = Stage::three_sites()?;
     let plan = stage.get("networkplans.tieline.dev", "acme")?;
     let patch = json!({"spec": {"mode": "Plan", "topology": {"gatewaysPerSite": 2}}});
-    stage.kubectl(&[
-        "patch",
-        "clusterlinks.tieline.dev",
-        "acme",
-        "--type=merge",
-        "-p",
-        &patch.to_string(),
-    ])?;
+    patch_link(&stage, &patch)?;
     stage.eventually_condition(
         "clusterlinks.tieline.dev",
         "acme",
@@ -512,14 +482,7 @@ fn plan_mode() -> Result<()> {
         stage.list("peers.tieline.dev")?.len() == 6,
         "mode Plan withdrew Peers"
     );
-    stage.kubectl(&[
-        "patch",
-        "clusterlinks.tieline.dev",
-        "acme",
-        "--type=merge",
-        "-p",
-        r#"{"spec": {"mode": "Apply"}}"#,
-    ])?;
+    patch_link(&stage, &json!({"spec": {"mode": "Apply"}}))?;
     stage.eventually("two gateways in each segment", || {
         let plan = stage.get("networkplans.tieline.dev", "acme")?;
         let segments = plan["spec"]["segments"]

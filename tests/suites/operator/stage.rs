@@ -144,6 +144,15 @@ impl Stage {
         self.ready(name, true, &format!("192.0.2.{address}"))
     }
 
+    /// One more node, until it has its Peer.
+    pub(crate) fn joins(&self, name: &str, site: &str) -> Result<()> {
+        self.node(name, site)?;
+        let peer = format!("shop.{name}");
+        self.eventually(&format!("a Peer for {name}"), || {
+            Ok(!self.get("peers.tieline.dev", &peer)?.is_null())
+        })
+    }
+
     /// Sets a Node's Ready condition and address.
     pub(crate) fn ready(&self, name: &str, ready: bool, address: &str) -> Result<()> {
         let status = json!({"status": {
@@ -153,16 +162,23 @@ impl Stage {
                 "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z",
             }],
         }});
-        self.kubectl(&[
-            "patch",
-            "node",
-            name,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &status.to_string(),
-        ])?;
-        Ok(())
+        self.patch_status("node", name, &status)
+    }
+
+    /// Changes fields of an object.
+    pub(crate) fn patch(&self, kind: &str, name: &str, patch: &Value) -> Result<()> {
+        self.merge(&["patch", kind, name], patch)
+    }
+
+    /// Changes fields of an object's status.
+    pub(crate) fn patch_status(&self, kind: &str, name: &str, patch: &Value) -> Result<()> {
+        self.merge(&["patch", kind, name, "--subresource=status"], patch)
+    }
+
+    fn merge(&self, what: &[&str], patch: &Value) -> Result<()> {
+        let text = patch.to_string();
+        let how = ["-n", "tieline-system", "--type=merge", "-p", &text];
+        self.kubectl(&[what, &how].concat()).map(drop)
     }
 
     pub(crate) fn create(&self, object: &Value) -> Result<()> {
@@ -191,19 +207,7 @@ impl Stage {
 
     pub(crate) fn patch_peer_status(&self, node: &str, status: &Value) -> Result<()> {
         let peer = format!("shop.{node}");
-        let text = status.to_string();
-        self.kubectl(&[
-            "patch",
-            "peers.tieline.dev",
-            &peer,
-            "-n",
-            "tieline-system",
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &text,
-        ])?;
-        Ok(())
+        self.patch_status("peers.tieline.dev", &peer, status)
     }
 
     /// One object as JSON; `Null` when there is none. The kind is its plural, with its group unless that is the core group.
@@ -296,7 +300,11 @@ impl Stage {
 
     /// Passes when operators write nothing for a while.
     pub(crate) fn quiet_for(&self, time: Duration) -> Result<()> {
-        let mark = self.audit_mark();
+        self.quiet_since(self.audit_mark(), time)
+    }
+
+    /// Passes when operators have written nothing since a mark, and write nothing for a while.
+    pub(crate) fn quiet_since(&self, mark: AuditMark, time: Duration) -> Result<()> {
         std::thread::sleep(time);
         let writes: Vec<String> = self
             .operator_writes(mark)?
@@ -305,11 +313,21 @@ impl Stage {
             .collect();
         ensure!(
             writes.is_empty(),
-            "{} writes in {time:?} without a reason: {}",
+            "{} writes without a reason: {}",
             writes.len(),
             writes.join("; ")
         );
         Ok(())
+    }
+
+    /// The first operator ends, and another one leads. Returns its number.
+    pub(crate) fn hand_over(&mut self, flags: &[&str]) -> Result<usize> {
+        self.stop(0)?;
+        let second = self.start("second", flags)?;
+        self.eventually("the second operator leads", || {
+            Ok(self.log(second)?.contains("leading"))
+        })?;
+        Ok(second)
     }
 }
 
