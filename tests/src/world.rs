@@ -165,12 +165,15 @@ impl World {
     /// A credential is refused or a program does not start.
     pub fn install(&mut self) -> Result<()> {
         self.start_operator()?;
-        let nodes: Vec<String> = self
-            .lab
-            .nodes()
-            .map(|node| node.name().to_owned())
-            .collect();
+        let nodes = self.node_names();
         nodes.iter().try_for_each(|node| self.start_agent(node))
+    }
+
+    /// Names of all nodes.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<String> {
+        let nodes = self.lab.nodes();
+        nodes.map(|node| node.name().to_owned()).collect()
     }
 
     /// The cluster's name.

@@ -304,11 +304,7 @@ fn api_outage() -> Result<()> {
 fn guard() -> Result<()> {
     three_sites(|world| {
         let oracle = listening(world)?;
-        let names: Vec<String> = world
-            .lab
-            .nodes()
-            .map(|node| node.name().to_owned())
-            .collect();
+        let names = world.node_names();
         for name in &names {
             world.kill_agent(name)?;
         }
@@ -323,15 +319,7 @@ fn guard() -> Result<()> {
                 devices(world, name)?
             );
         }
-        let flows = Flows {
-            each: 2,
-            patience: Duration::from_secs(2),
-            ..Flows::default()
-        };
-        for pair in world.lab.matrix(&flows)?.pairs {
-            let wanted = if pair.crosses { 0 } else { pair.total };
-            ensure!(pair.ok == wanted, "without tunnels: {pair}");
-        }
+        world.nothing_crosses(2, Duration::from_secs(2))?;
         // From the nodes themselves too: no conntrack, no bridge, the output path.
         for name in &names {
             for end in world.lab.endpoints() {

@@ -172,11 +172,7 @@ fn nft() -> Result<()> {
 
 fn quiet() -> Result<()> {
     three_sites(|world| {
-        let nodes: Vec<String> = world
-            .lab
-            .nodes()
-            .map(|node| node.name().to_owned())
-            .collect();
+        let nodes = world.node_names();
         let writes = |world: &World| -> Result<Vec<(String, u64)>> {
             nodes
                 .iter()

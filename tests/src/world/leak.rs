@@ -1,4 +1,4 @@
-//! The counter-proof of the guard: the same packets without it.
+//! What passes without tunnels, with the guard and without it.
 
 use std::time::Duration;
 
@@ -8,6 +8,23 @@ use super::World;
 use crate::lab::{Endpoint, Flows, Oracle};
 
 impl World {
+    /// Fails when, while no node has a tunnel, a pod reaches one of another segment, or does not reach one of its own.
+    ///
+    /// # Errors
+    /// Such a pair, or the matrix did not run.
+    pub fn nothing_crosses(&self, each: u32, patience: Duration) -> Result<()> {
+        let flows = Flows {
+            each,
+            patience,
+            ..Flows::default()
+        };
+        for pair in self.lab.matrix(&flows)?.pairs {
+            let wanted = if pair.crosses { 0 } else { pair.total };
+            ensure!(pair.ok == wanted, "without tunnels: {pair}");
+        }
+        Ok(())
+    }
+
     /// Takes the guard from a node on which nothing puts it back, and fails unless packets of `pair` then leave in clear: it was
     /// the guard that held them.
     ///

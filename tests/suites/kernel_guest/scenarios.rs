@@ -118,7 +118,7 @@ fn up(reporter: &mut Reporter) -> Result<World> {
     };
     let control_plane = ControlPlane::attach(&folder.join("control-plane"), API4.into())?;
     let mut world = World::attach(story, programs, lab, control_plane)?;
-    let nodes = names_of(&world);
+    let nodes = world.node_names();
     let registered = start.elapsed();
     for node in &nodes {
         world.start_agent(node)?;
@@ -135,14 +135,6 @@ fn up(reporter: &mut Reporter) -> Result<World> {
         }),
     )?;
     Ok(world)
-}
-
-fn names_of(world: &World) -> Vec<String> {
-    world
-        .lab
-        .nodes()
-        .map(|node| node.name().to_owned())
-        .collect()
 }
 
 fn loaded(module: &str) -> Result<bool> {
@@ -211,7 +203,7 @@ fn matrix(world: &mut World, reporter: &mut Reporter) -> Result<()> {
 }
 
 fn firewall(world: &mut World, reporter: &mut Reporter) -> Result<()> {
-    let nodes = names_of(world);
+    let nodes = world.node_names();
     for name in &nodes {
         let dump = world.lab.node(name)?.dump()?;
         for wanted in ["table inet tieline", "table netdev tieline", "hook egress"] {
@@ -399,7 +391,7 @@ fn netem(world: &mut World, reporter: &mut Reporter) -> Result<()> {
 
 fn guard(world: &mut World, _: &mut Reporter) -> Result<()> {
     let oracle = listening(world)?;
-    let nodes = names_of(world);
+    let nodes = world.node_names();
     for name in &nodes {
         world.kill_agent(name)?;
     }
@@ -408,15 +400,7 @@ fn guard(world: &mut World, _: &mut Reporter) -> Result<()> {
             world.lab.node(name)?.ip(&format!("link del {device}"))?;
         }
     }
-    let flows = Flows {
-        each: 1,
-        patience: Duration::from_secs(3),
-        ..Flows::default()
-    };
-    for pair in world.lab.matrix(&flows)?.pairs {
-        let wanted = if pair.crosses { 0 } else { pair.total };
-        ensure!(pair.ok == wanted, "without tunnels: {pair}");
-    }
+    world.nothing_crosses(1, Duration::from_secs(3))?;
     nothing_leaves(&oracle)?;
 
     let pair = [
@@ -432,7 +416,7 @@ fn guard(world: &mut World, _: &mut Reporter) -> Result<()> {
 }
 
 fn cleanup(world: &mut World, reporter: &mut Reporter) -> Result<()> {
-    let nodes = names_of(world);
+    let nodes = world.node_names();
     // Before Tieline: rebooted nodes with a CNI and no agent.
     for name in &nodes {
         world.stop_agent(name)?;

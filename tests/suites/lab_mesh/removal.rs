@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::lab::{Dump, Flows};
+use e2e::lab::Dump;
 use e2e::world::{World, eventually};
 
 use crate::support::recovers;
@@ -20,11 +20,7 @@ fn dumps(world: &World) -> Result<BTreeMap<String, Dump>> {
 
 pub(crate) fn removal() -> Result<()> {
     three_sites(|world| {
-        let names: Vec<String> = world
-            .lab
-            .nodes()
-            .map(|node| node.name().to_owned())
-            .collect();
+        let names = world.node_names();
         // Before Tieline: rebooted nodes with a CNI and no agent.
         for name in &names {
             world.stop_agent(name)?;
@@ -118,17 +114,7 @@ pub(crate) fn removal() -> Result<()> {
             ledgers(world)?
         );
         ensure!(ranges(world)? == given, "podCIDRs changed");
-        let flows = Flows {
-            each: 1,
-            patience: Duration::from_secs(1),
-            ..Flows::default()
-        };
-        for pair in world.lab.matrix(&flows)?.pairs {
-            ensure!(
-                pair.ok == u32::from(!pair.crosses),
-                "without a link: {pair}"
-            );
-        }
+        world.nothing_crosses(1, Duration::from_secs(1))?;
 
         // And back again, with the same addresses.
         world.apply_example()?;
