@@ -46,6 +46,10 @@ fn main() {
             "helm upgrade under traffic: a bounded gap, nothing in clear, everybody at the new version",
             install::upgrade,
         ),
+        trial(
+            "a new node with the taint gets pods when its agent is ready, and nothing of them is heard",
+            nodes::tainted,
+        ),
         trial("a rebooted node is back in the mesh", nodes::rebooted),
         trial(
             "a new node's pod sends its first packet across sites 5 s after the node is Ready, and nobody else loses one",

@@ -64,7 +64,10 @@ disabled_plugins = [
     )
 }
 
-pub(super) fn kubelet() -> Value {
+/// What the kubelet is told; it registers its node with a taint of this key.
+pub(super) fn kubelet(taint: Option<&str>) -> Value {
+    let taint = taint.map(|key| json!({"key": key, "effect": "NoSchedule"}));
+    let taints: Vec<Value> = taint.into_iter().collect();
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -89,6 +92,7 @@ pub(super) fn kubelet() -> Value {
         "maxOpenFiles": 20000,
         "nodeStatusUpdateFrequency": "5s",
         "oomScoreAdj": 0,
+        "registerWithTaints": taints,
         "resolvConf": "/etc/kubernetes/resolv.conf",
         "tlsCertFile": "/etc/kubernetes/kubelet.crt",
         "tlsPrivateKeyFile": "/etc/kubernetes/kubelet.key",

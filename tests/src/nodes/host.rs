@@ -174,7 +174,12 @@ fn child_of(pid: u32) -> Option<u32> {
 }
 
 /// Writes keys and configuration of a node onto its disk, as the machine's set-up would.
-pub(super) fn provision(node: &Node, common: &Common, control_plane: &ControlPlane) -> Result<()> {
+pub(super) fn provision(
+    node: &Node,
+    common: &Common,
+    control_plane: &ControlPlane,
+    taint: Option<&str>,
+) -> Result<()> {
     let name = node.name();
     for folder in init::disk_folders(node.disk()) {
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -198,7 +203,7 @@ pub(super) fn provision(node: &Node, common: &Common, control_plane: &ControlPla
         .context("the cluster has no pod range")?;
     let proxy = config::proxy(common.proxy, &common.cluster_cidrs);
     for (file, text) in [
-        ("kubelet.json", config::kubelet().to_string()),
+        ("kubelet.json", config::kubelet(taint).to_string()),
         ("proxy.json", proxy.to_string()),
         (
             "flannel.json",

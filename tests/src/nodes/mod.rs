@@ -238,7 +238,7 @@ impl NodeLab {
         };
         let nodes: Vec<Arc<Node>> = made.lab.nodes().cloned().collect();
         for node in &nodes {
-            host::provision(node, &made.common, &made.control_plane)?;
+            host::provision(node, &made.common, &made.control_plane, None)?;
         }
         made.boot_all(&nodes)?;
         if let Some(site) = &options.dns_site {
@@ -456,7 +456,7 @@ impl NodeLab {
         fs::remove_dir_all(machine.disk())
             .and_then(|()| fs::create_dir_all(machine.disk()))
             .with_context(|| format!("wiping the disk of {node}"))?;
-        host::provision(&machine, &self.common, &self.control_plane)?;
+        host::provision(&machine, &self.common, &self.control_plane, None)?;
         self.power_on(node)
     }
 
@@ -466,6 +466,19 @@ impl NodeLab {
     ///
     /// When there is no such site or the node does not boot.
     pub fn join(&mut self, site: &str) -> Result<String> {
+        self.join_with(site, None)
+    }
+
+    /// A new node joins whose kubelet registers it with a taint of this key and the effect NoSchedule.
+    ///
+    /// # Errors
+    ///
+    /// As [`NodeLab::join`].
+    pub fn join_tainted(&mut self, site: &str, key: &str) -> Result<String> {
+        self.join_with(site, Some(key))
+    }
+
+    fn join_with(&mut self, site: &str, taint: Option<&str>) -> Result<String> {
         let cluster = self
             .lab
             .topology()
@@ -473,7 +486,7 @@ impl NodeLab {
             .first()
             .map_or_else(|| "shop".to_owned(), |node| node.cluster.clone());
         let node = self.lab.add_node(site, &cluster)?;
-        host::provision(&node, &self.common, &self.control_plane)?;
+        host::provision(&node, &self.common, &self.control_plane, taint)?;
         let name = node.name().to_owned();
         self.boot_all(&[node])?;
         Ok(name)

@@ -47,7 +47,9 @@ spec:
     metadata: {{labels: {{app: {name}}}}}
     spec:
       terminationGracePeriodSeconds: 1{selector}
-      tolerations: [{{operator: Exists}}]
+      tolerations:
+      - {{key: node.kubernetes.io/not-ready, operator: Exists}}
+      - {{key: node.kubernetes.io/network-unavailable, operator: Exists}}
       containers:
       - name: probe
         image: {PROBE_IMAGE}

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use e2e::lab::Family;
 
-use super::stage::{PATIENCE, Ranges, across, until, within};
+use super::stage::{PATIENCE, Ranges, Stage, across, until, within};
 
 /// From a node's Ready to its pod's first packet across sites.
 const FIRST_PACKET: Duration = Duration::from_secs(5);
+
+/// What a node that is to wait for its agent registers with.
+const AGENT_NOT_READY: &str = "tieline.dev/agent-not-ready";
 
 /// From a gateway's power off and the deletion of its Node to its site's next answer.
 const TAKEN_OVER: Duration = Duration::from_secs(20);
@@ -63,11 +66,50 @@ pub(crate) fn joined() -> Result<()> {
             ready - begun
         );
         ensure!(first <= FIRST_PACKET, "first packet {first:?} after Ready");
-        stage.newcomer(&node)?;
         stage.follows()?;
         let others = stream.stop();
         println!("the others meanwhile: {others}");
         others.expect_no_loss()?;
+        stage.nothing_renumbered(&before, None)
+    })
+}
+
+/// Where somebody else gives pod ranges, a new node's pods could start before its first agent: with the taint they wait.
+pub(crate) fn tainted() -> Result<()> {
+    within(Ranges::Imported, |stage| {
+        stage.installed()?;
+        let before = stage.holdings()?;
+        let begun = Instant::now();
+        let node = stage.lab.join_tainted("oslo", AGENT_NOT_READY)?;
+        let taints = |stage: &Stage| -> Result<String> {
+            let nodes = stage.list(&["nodes"])?;
+            let found = nodes
+                .iter()
+                .find(|it| it["metadata"]["name"] == node.as_str());
+            let found = found.context("its Node does not exist")?;
+            Ok(found["spec"]["taints"].to_string())
+        };
+        until(PATIENCE, || {
+            let taints = taints(stage)?;
+            ensure!(
+                taints.contains(AGENT_NOT_READY),
+                "it registered with {taints}"
+            );
+            Ok(())
+        })?;
+        until(PATIENCE, || {
+            let taints = taints(stage)?;
+            ensure!(
+                !taints.contains(AGENT_NOT_READY),
+                "its agent runs, and it has {taints}"
+            );
+            Ok(())
+        })?;
+        println!(
+            "{node} is free of its taint {:.1?} after power on",
+            begun.elapsed()
+        );
+        stage.follows()?;
         stage.nothing_renumbered(&before, None)
     })
 }
@@ -138,7 +180,7 @@ pub(crate) fn gateway_deleted() -> Result<()> {
 pub(crate) fn created_again() -> Result<()> {
     within(Ranges::Planned, |stage| {
         let node = "berlin-2";
-        let keys = |stage: &super::stage::Stage| -> Result<(String, String)> {
+        let keys = |stage: &Stage| -> Result<(String, String)> {
             let peers = stage.peers()?;
             let peer = peers.get(node).context("no Peer")?;
             let keys = peer["spec"]["acceptedKeys"].to_string();
@@ -158,7 +200,6 @@ pub(crate) fn created_again() -> Result<()> {
             );
             Ok(())
         })?;
-        stage.newcomer(node)?;
         stage.follows()?;
         println!(
             "{node} created again, every pod reaches every pod after {:.1?}",

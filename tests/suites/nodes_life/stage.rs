@@ -205,27 +205,6 @@ impl Stage {
         oracle.report()?.expect_nothing_clear()
     }
 
-    /// For a machine that has never run an agent: until its first one runs, nothing on it knows of a plan, and its pods' packets get out.
-    /// Fails if anybody else's were heard, or any from now on.
-    pub(crate) fn newcomer(&mut self, node: &str) -> Result<()> {
-        let address = self.lab.lab().node(node)?.address4().to_string();
-        let oracle = self.oracle.as_mut().context("nobody listens")?;
-        let heard = oracle.report()?;
-        heard.expect_nothing_clear_but_from_hosts()?;
-        let others = heard
-            .to_planned_described
-            .iter()
-            .any(|line| !line.contains(&format!(" {address}")));
-        ensure!(!others, "not only {node} was heard: {heard}");
-        println!(
-            "{node}: {} packets before its first agent ran",
-            heard.to_planned
-        );
-        oracle.reset()?;
-        std::thread::sleep(Duration::from_secs(1));
-        oracle.report()?.expect_nothing_clear()
-    }
-
     /// Waits until nodes, ClusterLinks and pods are Ready again, then as [`Stage::matrix`].
     pub(crate) fn follows(&self) -> Result<()> {
         self.lab.wait_ready(PATIENCE)?;
