@@ -352,8 +352,8 @@ fn elements_alone() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        // Each turn is one write: of two at least one adds and one removes, and a moment in which a set is empty lets hundreds of packets
-        // a second out. That a turn begins with one change says that the turn before it has left what it should.
+        // Six turns are enough: where sets are emptied and filled by two writes, about one echo a turn gets out. That a turn begins with
+        // one change says that the turn before it has left what it should.
         for wanted in plans.iter().cycle().take(6) {
             assert_eq!(build(&mut linux, wanted).await.len(), 1);
         }
