@@ -31,7 +31,11 @@ pub fn probes(name: &str, site: Option<&str>) -> String {
 /// them: where nothing may get out, an eavesdropper must never hear them.
 #[must_use]
 pub fn knockers(name: &str, address: IpAddr) -> String {
-    everywhere(name, "", &format!(r#"["knock", "{address}:9"]"#))
+    everywhere(
+        name,
+        "",
+        &format!(r#"["knock", "{}"]"#, SocketAddr::new(address, 9)),
+    )
 }
 
 /// A DaemonSet of the probe: `args` and what follows them in the container.
@@ -353,5 +357,8 @@ mod tests {
         assert_eq!(probe["readinessProbe"]["tcpSocket"]["port"], 8080);
         let knocker = container(&knockers("knock", [10, 127, 255, 1].into()));
         assert_eq!(knocker["args"][1], "10.127.255.1:9");
+        let address = [0xfd64, 0xacee, 0xff, 0xffff, 0, 0, 0, 1];
+        let knocker = container(&knockers("knock", address.into()));
+        assert_eq!(knocker["args"][1], "[fd64:acee:ff:ffff::1]:9");
     }
 }
