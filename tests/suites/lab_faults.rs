@@ -36,7 +36,7 @@ fn main() {
             agent_crash,
         ),
         trial(
-            "the operator is killed for 60 s and traffic goes on",
+            "the operator is killed for 60 s, somebody deletes its plan, and traffic goes on",
             operator_outage,
         ),
         trial(
@@ -231,10 +231,21 @@ fn operator_outage() -> Result<()> {
             .lab
             .ping_pairs(&cross_pairs(world), Duration::from_millis(50))?;
         world.kill_operator()?;
+        let plans = ["networkplans.tieline.dev", "-n", "tieline-system"];
+        let kubectl = |world: &World, args: &[&str]| {
+            let all = [args, &plans].concat();
+            world.control_plane.kubectl(&all)
+        };
+        kubectl(world, &["delete", "--all"])?;
         std::thread::sleep(OUTAGE);
         let report = pings.stop();
         world.start_operator()?;
         report.expect_no_loss()?;
+        eventually("the plan", Duration::from_secs(30), || {
+            let found = kubectl(world, &["get", "-o", "name"])?;
+            ensure!(!found.is_empty(), "nobody has written it again");
+            Ok(())
+        })?;
         world.wait_ready(Duration::from_secs(60), |_| {})?;
         nothing_leaves(&oracle)
     })
