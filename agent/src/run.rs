@@ -367,7 +367,7 @@ async fn client(
 ) -> Result<Client, ClientError> {
     let config = configuration(kubeconfig).await?;
     tell_api_server(servers, &config);
-    Client::try_from(config).map_err(ClientError::Client)
+    tieline_client::connect(config).map_err(ClientError::Client)
 }
 
 async fn configuration(kubeconfig: Option<&Path>) -> Result<Config, ClientError> {

@@ -97,7 +97,7 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
         }
         None => Config::infer().await.map_err(RunError::NoCredential)?,
     };
-    Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))
+    tieline_client::connect(config).map_err(|error| RunError::Client(Box::new(error)))
 }
 
 /// Runs until `shutdown` becomes true, then finishes the current writes, gives the Lease back and returns.

@@ -73,14 +73,20 @@ const RULES: &[Rule] = &[
         never_feature: &["kube/client", "kube/runtime", "kube/config", "kube/default"],
     },
     Rule {
+        package: "tieline-client",
+        ours: &[],
+        never: NETLINK,
+        never_feature: &[],
+    },
+    Rule {
         package: "tieline-operator",
-        ours: &["tieline-core", "tieline-crds"],
+        ours: &["tieline-core", "tieline-crds", "tieline-client"],
         never: NETLINK,
         never_feature: &[],
     },
     Rule {
         package: "tieline-agent",
-        ours: &["tieline-core", "tieline-crds"],
+        ours: &["tieline-core", "tieline-crds", "tieline-client"],
         never: &["aws-*"],
         never_feature: &[],
     },

@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use e2e::lab::Family;
 
-use super::stage::{PATIENCE, Ranges, Stage, across, until, within};
+use super::stage::{NAMESPACE, OPERATORS, PATIENCE, Ranges, Stage, across, until, within};
 
 /// From a node's Ready to its pod's first packet across sites.
 const FIRST_PACKET: Duration = Duration::from_secs(5);
 
 /// What a node that is to wait for its agent registers with.
 const AGENT_NOT_READY: &str = "tieline.dev/agent-not-ready";
+
+/// From the change of its node's address until an operator sees and writes again: its connections are given up after 20 s.
+const SEEN_AGAIN: Duration = Duration::from_secs(45);
 
 /// From a gateway's power off and the deletion of its Node to its site's next answer.
 const TAKEN_OVER: Duration = Duration::from_secs(20);
@@ -116,32 +119,46 @@ pub(crate) fn tainted() -> Result<()> {
 
 pub(crate) fn address_changed() -> Result<()> {
     within(Ranges::Planned, |stage| {
-        let node = stage.gateway("paris")?;
         let before = stage.holdings()?;
-        let old = stage.lab.lab().node(&node)?.address4();
-        let begun = Instant::now();
-        stage.lab.change_addresses(&node)?;
-        let new = stage.lab.lab().node(&node)?.address4();
-        ensure!(old != new, "the address is the old one");
-        until(PATIENCE, || {
-            let peers = stage.peers()?;
-            let peer = peers.get(&node).context("its Peer is gone")?;
-            let accepted = peer["spec"]["acceptedEndpoints"].to_string();
-            ensure!(accepted.contains(&new.to_string()), "accepted: {accepted}");
-            ensure!(
-                !accepted.contains(&format!("{old}\"")),
-                "accepted still: {accepted}"
-            );
-            Ok(())
-        })?;
-        println!(
-            "{node}: {old} is {new}, accepted after {:.1?}",
-            begun.elapsed()
+        let gateway = stage.gateway("paris")?;
+        changes_address(stage, &gateway)?;
+        // The only operator's connections are from the old address, and no packet says that they are dead.
+        stage.operators(1)?;
+        let operator = stage.lab.pods(NAMESPACE, OPERATORS)?;
+        let operator = operator.first().context("no operator runs")?.node.clone();
+        let took = changes_address(stage, &operator)?;
+        ensure!(
+            took < SEEN_AGAIN,
+            "the operator saw nothing for {took:.1?} after its own node's address had changed"
         );
-        stage.follows()?;
-        println!("every pod reaches every pod after {:.1?}", begun.elapsed());
+        stage.operators(2)?;
         stage.nothing_renumbered(&before, None)
     })
+}
+
+/// Gives a node another address; returns how long it took until that is what others dial.
+fn changes_address(stage: &mut Stage, node: &str) -> Result<Duration> {
+    let old = stage.lab.lab().node(node)?.address4();
+    let begun = Instant::now();
+    stage.lab.change_addresses(node)?;
+    let new = stage.lab.lab().node(node)?.address4();
+    ensure!(old != new, "the address is the old one");
+    until(PATIENCE, || {
+        let peers = stage.peers()?;
+        let peer = peers.get(node).context("its Peer is gone")?;
+        let accepted = peer["spec"]["acceptedEndpoints"].to_string();
+        ensure!(accepted.contains(&new.to_string()), "accepted: {accepted}");
+        ensure!(
+            !accepted.contains(&format!("{old}\"")),
+            "accepted still: {accepted}"
+        );
+        Ok(())
+    })?;
+    let accepted = begun.elapsed();
+    println!("{node}: {old} is {new}, accepted after {accepted:.1?}");
+    stage.follows()?;
+    println!("every pod reaches every pod after {:.1?}", begun.elapsed());
+    Ok(accepted)
 }
 
 pub(crate) fn gateway_deleted() -> Result<()> {

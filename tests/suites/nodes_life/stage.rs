@@ -14,6 +14,8 @@ use serde_json::Value;
 /// Every wait in which programs start; seconds on two idle cores.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) const NAMESPACE: &str = "tieline-system";
+/// Selector of the operator's pods.
+pub(crate) const OPERATORS: &str = "app.kubernetes.io/component=operator";
 
 /// Who gives pod ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +142,21 @@ impl Stage {
             std::thread::sleep(Duration::from_secs(1));
             oracle.report()?.expect_nothing_clear()
         })
+    }
+
+    /// Lets this many operators run.
+    pub(crate) fn operators(&self, count: usize) -> Result<()> {
+        let replicas = format!("--replicas={count}");
+        let scale = [
+            "scale",
+            "deployment/tieline-operator",
+            "-n",
+            NAMESPACE,
+            &replicas,
+        ];
+        self.lab.control_plane().kubectl(&scale)?;
+        let pods = self.lab.wait_pods(NAMESPACE, OPERATORS, count, PATIENCE);
+        pods.map(drop)
     }
 
     /// `helm uninstall` as a user types it.
