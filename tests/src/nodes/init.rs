@@ -4,6 +4,7 @@
 //! what to do. It never ends by itself; the lab kills it, and the kernel then ends all that ever ran in the host.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,6 +20,8 @@ use super::boot::{Boot, Unit, UnitKind};
 
 /// Made when all file systems are in place.
 pub(super) const BOOTED: &str = "/run/booted";
+/// Links to what systemd starts at every boot, below `/etc`.
+const WANTED: &str = "systemd/system/multi-user.target.wants";
 
 /// Sysctls of the whole machine that the kubelet writes, and what it wants there: it finds ordinary files instead.
 const SYSCTLS: [(&str, &str); 6] = [
@@ -38,27 +41,34 @@ pub(super) fn run(argument: &str) -> Result<()> {
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGHUP);
     signals.thread_block()?;
+    // The disk cannot be seen any more when its folders are in place.
+    let installed = installed_units(&boot)?;
     file_systems(&boot)?;
     sethostname(&boot.name)?;
-    installed_units(&boot)?;
+    run_once(&boot, &installed)?;
     fs::write(BOOTED, "")?;
     supervise(&boot)
 }
 
-/// What somebody has put on this host's disk for systemd to run at boot, before containers and kubelet: in the order of the
-/// file names, each `ExecStart=` to its end, as a unit of type oneshot is.
-fn installed_units(boot: &Boot) -> Result<()> {
-    let wanted = boot.disk.join("etc/systemd/system/multi-user.target.wants");
-    let Ok(entries) = fs::read_dir(&wanted) else {
-        return Ok(());
-    };
+/// Names of what somebody has put on this host's disk for systemd to run at boot.
+fn installed_units(boot: &Boot) -> Result<Vec<OsString>> {
+    let wanted = boot.disk.join("etc").join(WANTED);
+    if !wanted.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(&wanted).with_context(|| format!("reading {}", wanted.display()))?;
     let mut names: Vec<_> = entries
         .map(|entry| Ok(entry?.file_name()))
         .collect::<Result<_>>()?;
     names.sort_unstable();
+    Ok(names)
+}
+
+/// Runs units before containers and kubelet: in the order of their names, each `ExecStart=` to its end, as a unit of type oneshot is.
+fn run_once(boot: &Boot, names: &[OsString]) -> Result<()> {
     for name in names {
         // A removed link of the machine's own is a device node in an overlay, and hidden when seen from above.
-        let path = Path::new("/etc/systemd/system/multi-user.target.wants").join(&name);
+        let path = Path::new("/etc").join(WANTED).join(name);
         let Ok(text) = fs::read_to_string(&path) else {
             continue;
         };
