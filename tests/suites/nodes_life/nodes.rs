@@ -27,6 +27,11 @@ pub(crate) fn rebooted() -> Result<()> {
         let begun = Instant::now();
         stage.hush();
         stage.lab.reboot(&node)?;
+        let guard = format!("{node}-tieline-guard.service-0.log");
+        ensure!(
+            stage.lab.lab().logs().join(guard).exists(),
+            "the guard's unit did not run at boot"
+        );
         stage.follows()?;
         println!(
             "{node} rebooted, every pod reaches every pod after {:.1?}",
