@@ -311,7 +311,9 @@ impl Tieline {
                         .flatten()
                         .flatten()
                     {
-                        let to = format!("{node}-{name}-{}", log.file_name().to_string_lossy());
+                        let [container, log_name] = [container.file_name(), log.file_name()]
+                            .map(|it| it.to_string_lossy().into_owned());
+                        let to = format!("{node}-{name}-{container}-{log_name}");
                         drop(fs::copy(log.path(), lab.lab().logs().join(to)));
                     }
                 }
