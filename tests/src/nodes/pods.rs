@@ -50,6 +50,8 @@ spec:
   template:
     metadata: {{labels: {{app: {name}}}}}
     spec:
+      # A volume for a token is tried again after up to 4 s more on a node that had to wait for its network.
+      automountServiceAccountToken: false
       terminationGracePeriodSeconds: 1{selector}
       tolerations:
       - {{key: node.kubernetes.io/not-ready, operator: Exists}}

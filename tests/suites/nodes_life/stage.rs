@@ -1,7 +1,7 @@
 //! The clusters that the tests share, and how they speak of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,17 +27,23 @@ pub(crate) enum Ranges {
 }
 
 impl Ranges {
-    /// A planned address that no pod ever has. Every node's pods send there all the time, also while the node boots: masqueraded, as
-    /// this CNI does, if nothing holds them.
-    fn nobody(self) -> IpAddr {
+    /// A planned address of each family that no pod ever has. Every node's pods send there all the time, also while the node boots:
+    /// masqueraded, as this CNI does, if nothing holds them.
+    fn nobody(self) -> (Ipv4Addr, Ipv6Addr) {
         match self {
-            Self::Imported => [10, 244, 255, 1].into(),
-            Self::Planned => [10, 127, 255, 1].into(),
+            Self::Imported => (
+                Ipv4Addr::new(10, 244, 255, 1),
+                Ipv6Addr::new(0xfd10, 0x244, 0, 0xff, 0, 0, 0, 1),
+            ),
+            Self::Planned => (
+                Ipv4Addr::new(10, 127, 255, 1),
+                Ipv6Addr::new(0xfd64, 0xacee, 0xff, 0xffff, 0, 0, 0, 1),
+            ),
         }
     }
 }
 
-/// A cluster of three sites with two nodes each, bridge CNI, kube-proxy in nftables mode.
+/// A dual-stack cluster of three sites with two nodes each, bridge CNI, kube-proxy in nftables mode.
 pub(crate) struct Stage {
     // Before the namespaces that it holds.
     /// What answers in pods, by pod.
@@ -81,10 +87,11 @@ impl Stage {
             Ranges::Imported => "nodes-life-imported",
             Ranges::Planned => "nodes-life-planned",
         };
-        let topology = Topology::three_sites().without_vpn();
+        let topology = Topology::three_sites().without_vpn().dual_stack();
         let mut options = Tieline::options(name, topology, Cni::Bridge, ProxyMode::Nftables)?;
         if ranges == Ranges::Planned {
-            options.pod_ranges = PodRanges::SomebodyElse(vec!["10.64.0.0/10".parse()?]);
+            let pools = vec!["10.64.0.0/10".parse()?, "fd64:acee::/40".parse()?];
+            options.pod_ranges = PodRanges::SomebodyElse(pools);
         }
         let lab = NodeLab::start_with(options)?;
         let tieline = Tieline::at(&lab)?;
@@ -95,7 +102,12 @@ impl Stage {
             oracle: None,
             servers: Mutex::default(),
         };
-        let manifests = [probes("web", None), knockers("knock", ranges.nobody())];
+        let (v4, v6) = ranges.nobody();
+        let manifests = [
+            probes("web", None),
+            knockers("knock-v4", v4.into()),
+            knockers("knock-v6", v6.into()),
+        ];
         stage.lab.control_plane().apply(&manifests.concat())?;
         if ranges == Ranges::Imported {
             stage.lab.wait_ready(PATIENCE)?;
@@ -133,7 +145,8 @@ impl Stage {
         // Again and again, for the agent puts it back at once.
         let unguard = "for turn in $(seq 20); do \
              nft delete table inet tieline; nft delete table netdev tieline; \
-             ip rule del pref 103; ip rule del pref 105; sleep 0.1; done; true";
+             for family in -4 -6; do ip $family rule del pref 103; ip $family rule del pref 105; done; \
+             sleep 0.1; done; true";
         self.lab.on_node(node, "sh", &["-c", unguard])?;
         let heard = oracle.report()?;
         ensure!(heard.to_planned > 0, "no leak without the guard: {heard}");
