@@ -346,14 +346,14 @@ fn elements_alone() {
         listen();
         build(&mut linux, &walled("eth0")).await;
         sh("ping -c 1 -W 0.1 10.64.0.1 || true");
-        let plans = [planning("10.200.0.0/16"), planning("172.16.9.0/24")];
+        let plans = [planning("10.200.0.0/16"), planning("10.200.0.0/15")];
         let mut echoes = std::process::Command::new("ping")
             .args(["-q", "-i", "0.0005", "-w", "20", "10.64.0.1"])
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        // Six turns are enough: where sets are emptied and filled by two writes, about one echo a turn gets out. That a turn begins with
-        // one change says that the turn before it has left what it should.
+        // Where sets are emptied and filled by two writes, about one echo a turn gets out. That a turn begins with one change says
+        // that the turn before it has left what it should.
         for wanted in plans.iter().cycle().take(6) {
             assert_eq!(build(&mut linux, wanted).await.len(), 1);
         }

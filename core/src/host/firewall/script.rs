@@ -4,7 +4,7 @@ use super::{
     Action, AddressSet, Addresses, Chain, ChainKind, ChainName, Connection, Hook, Interface, Match,
     Rule, Ruleset, Set, SetName, Table, TableFamily,
 };
-use crate::cidr::{Family, PrefixSet};
+use crate::cidr::{Family, Prefix};
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
@@ -30,17 +30,18 @@ pub(super) fn update(before: &Ruleset, after: &Ruleset) -> Option<String> {
     }
     let mut text = String::new();
     for (old, new) in before.tables.iter().zip(&after.tables) {
-        for (_, set) in old
-            .sets
-            .iter()
-            .zip(&new.sets)
-            .filter(|(old, new)| old != new)
-        {
-            let name = format!("{} tieline {}{}", new.family, set.name, digit(set.family));
-            let _ = writeln!(text, "flush set {name}");
-            if set.elements.of(set.family).next().is_some() {
-                let elements = list(&set.elements, set.family);
-                let _ = writeln!(text, "add element {name} {{ {elements} }}");
+        let sets = old.sets.iter().zip(&new.sets);
+        for (old, new_set) in sets.filter(|(old, new)| old != new) {
+            let family = new_set.family;
+            let name = format!("{} tieline {}{}", new.family, new_set.name, digit(family));
+            let [was, is] = [old, new_set].map(|set| set.elements.of(family).collect());
+            let [was, is]: [BTreeSet<Prefix>; 2] = [was, is];
+            // What stays is not written: a packet that is looked up just then would not find it.
+            for (change, elements) in [("delete", &was - &is), ("add", &is - &was)] {
+                if !elements.is_empty() {
+                    let elements = list(elements);
+                    let _ = writeln!(text, "{change} element {name} {{ {elements} }}");
+                }
             }
         }
     }
@@ -125,16 +126,16 @@ impl fmt::Display for Set {
             writeln!(
                 f,
                 "\t\telements = {{ {} }}",
-                list(&self.elements, self.family)
+                list(self.elements.of(self.family))
             )?;
         }
         f.write_str("\t}\n")
     }
 }
 
-fn list(prefixes: &PrefixSet, family: Family) -> String {
+fn list(prefixes: impl IntoIterator<Item = Prefix>) -> String {
     let texts: Vec<String> = prefixes
-        .of(family)
+        .into_iter()
         .map(|prefix| prefix.to_string())
         .collect();
     texts.join(", ")
@@ -257,7 +258,7 @@ impl fmt::Display for Addresses {
         }
         match &self.of {
             AddressSet::Named(name) => write!(f, "@{name}{}", digit(self.family)),
-            AddressSet::Inline(prefixes) => write!(f, "{{ {} }}", list(prefixes, self.family)),
+            AddressSet::Inline(prefixes) => write!(f, "{{ {} }}", list(prefixes.of(self.family))),
         }
     }
 }
