@@ -312,39 +312,48 @@ async fn logs(client: &Client, bundle: &mut Bundle, namespace: &str, most: usize
     }
     for pod in pods.iter().take(most) {
         let name = pod.name_any();
-        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-        for container in containers {
-            let restarted = pod
-                .status
-                .iter()
-                .flat_map(|status| status.container_statuses.iter().flatten())
-                .any(|status| status.name == container.name && status.restart_count > 0);
-            for previous in if restarted {
-                vec![false, true]
-            } else {
-                vec![false]
-            } {
-                let params = LogParams {
-                    container: Some(container.name.clone()),
-                    tail_lines: Some(LOG_LINES),
-                    limit_bytes: Some(LOG_BYTES),
-                    previous,
-                    timestamps: true,
-                    ..LogParams::default()
-                };
-                let suffix = if previous { ".previous" } else { "" };
-                let path = format!("logs/{name}/{}{suffix}.log", container.name);
-                match tokio::time::timeout(LOG_TIME, api.logs(&name, &params)).await {
-                    Ok(Ok(text)) => bundle.add_log(&path, redact::text(&text)),
-                    Ok(Err(error)) => bundle
-                        .leave_out(format!("{path}: {}", redact::text(&doctor::plain(&error)))),
-                    Err(_) => {
-                        bundle.leave_out(format!("{path}: the kubelet did not answer in time"))
-                    }
+        for (container, previous) in containers(pod) {
+            let params = LogParams {
+                container: Some(container.to_owned()),
+                tail_lines: Some(LOG_LINES),
+                limit_bytes: Some(LOG_BYTES),
+                previous,
+                timestamps: true,
+                ..LogParams::default()
+            };
+            let suffix = if previous { ".previous" } else { "" };
+            let path = format!("logs/{name}/{container}{suffix}.log");
+            match tokio::time::timeout(LOG_TIME, api.logs(&name, &params)).await {
+                Ok(Ok(text)) => bundle.add_log(&path, redact::text(&text)),
+                Ok(Err(error)) => {
+                    bundle.leave_out(format!("{path}: {}", redact::text(&doctor::plain(&error))));
                 }
+                Err(_) => bundle.leave_out(format!("{path}: the kubelet did not answer in time")),
             }
         }
     }
+}
+
+/// A pod's containers, those that run before the others first: the log of now, and of one that was restarted the log before that.
+fn containers(pod: &Pod) -> Vec<(&str, bool)> {
+    let spec = pod.spec.iter();
+    let names = spec.flat_map(|spec| {
+        let initial = spec.init_containers.iter().flatten();
+        initial.chain(&spec.containers).map(|it| it.name.as_str())
+    });
+    let restarted = |name: &str| {
+        let mut statuses = pod.status.iter().flat_map(|status| {
+            let initial = status.init_container_statuses.iter().flatten();
+            initial.chain(status.container_statuses.iter().flatten())
+        });
+        statuses.any(|status| status.name == name && status.restart_count > 0)
+    };
+    names
+        .flat_map(|name| {
+            let before = restarted(name).then_some((name, true));
+            std::iter::once((name, false)).chain(before)
+        })
+        .collect()
 }
 
 fn is_operator(pod: &Pod) -> bool {
@@ -423,6 +432,30 @@ mod tests {
                 "status": {"addresses": []},
             })
         );
+    }
+
+    #[test]
+    fn logs_of_init_containers_are_taken_too() {
+        let status = |name: &str, restarts: i32| json!({"name": name, "restartCount": restarts, "ready": true, "image": "x", "imageID": ""});
+        let pod: Pod = serde_json::from_value(json!({
+            "spec": {"initContainers": [{"name": "boot-guard"}], "containers": [{"name": "agent"}, {"name": "other"}]},
+            "status": {
+                "initContainerStatuses": [status("boot-guard", 1)],
+                "containerStatuses": [status("agent", 2), status("other", 0)],
+            },
+        }))
+        .expect("a pod");
+        assert_eq!(
+            containers(&pod),
+            [
+                ("boot-guard", false),
+                ("boot-guard", true),
+                ("agent", false),
+                ("agent", true),
+                ("other", false),
+            ]
+        );
+        assert!(containers(&Pod::default()).is_empty());
     }
 
     #[test]

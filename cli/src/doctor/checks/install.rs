@@ -272,21 +272,23 @@ fn workloads(facts: &Facts) -> Vec<Finding> {
         }
     }
     for pod in read(&facts.pods) {
-        if let Some(why) = stuck(pod) {
+        if let Some((container, why)) = stuck(pod) {
             all.push(
                 Finding::problem("pod", why)
                     .at(format!("Pod {}", pod.name_any()))
-                    .todo(format!("kubectl -n {namespace} describe pod {0}; kubectl -n {namespace} logs {0} --previous", pod.name_any())),
+                    .todo(format!("kubectl -n {namespace} describe pod {0}; kubectl -n {namespace} logs {0} -c {container} --previous", pod.name_any())),
             );
         }
     }
     all
 }
 
-/// Why a container of ours does not run, where its kubelet says so.
-fn stuck(pod: &Pod) -> Option<String> {
-    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-    statuses.iter().find_map(|status| {
+/// A container of ours that does not run and why, where its kubelet says so. An init container comes first: the others wait for it.
+fn stuck(pod: &Pod) -> Option<(&str, String)> {
+    let status = pod.status.as_ref()?;
+    let initial = status.init_container_statuses.iter().flatten();
+    let mut statuses = initial.chain(status.container_statuses.iter().flatten());
+    statuses.find_map(|status| {
         let waiting = status.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.as_deref()?;
         [
@@ -298,11 +300,9 @@ fn stuck(pod: &Pod) -> Option<String> {
         ]
         .contains(&reason)
         .then(|| {
-            format!(
-                "container {}: {reason}: {}",
-                status.name,
-                waiting.message.as_deref().unwrap_or("no message")
-            )
+            let message = waiting.message.as_deref().unwrap_or("no message");
+            let why = format!("container {}: {reason}: {message}", status.name);
+            (status.name.as_str(), why)
         })
     })
 }

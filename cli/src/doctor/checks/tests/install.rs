@@ -249,3 +249,41 @@ fn before_an_upgrade_older_definitions_are_no_problem() {
         }
     }
 }
+
+#[test]
+fn a_container_that_does_not_run_is_named_the_init_container_too() {
+    let waiting = |name: &str, reason: &str| {
+        json!({"name": name, "ready": false, "restartCount": 0, "image": "x", "imageID": "",
+        "state": {"waiting": {"reason": reason, "message": "because"}}})
+    };
+    let initializing = json!([waiting("agent", "PodInitializing")]);
+    for (what, status, says) in [
+        (
+            "an image that is not there, pulled by the init container first",
+            json!({"initContainerStatuses": [waiting("boot-guard", "ImagePullBackOff")], "containerStatuses": initializing}),
+            Some("container boot-guard: ImagePullBackOff: because"),
+        ),
+        (
+            "the agent itself",
+            json!({"containerStatuses": [waiting("agent", "CrashLoopBackOff")]}),
+            Some("container agent: CrashLoopBackOff: because"),
+        ),
+        (
+            "one that is on its way",
+            json!({"initContainerStatuses": [waiting("boot-guard", "PodInitializing")], "containerStatuses": initializing}),
+            None,
+        ),
+    ] {
+        let facts = Facts {
+            definitions: definitions(tieline_crds::SCHEMA_NUMBER),
+            pods: objects([json!({"metadata": {"name": "tieline-agent-a"}, "status": status})]),
+            ..Facts::empty()
+        };
+        let all = check(&facts);
+        let found: Vec<&str> = find(&all, "pod")
+            .into_iter()
+            .map(|it| it.message.as_str())
+            .collect();
+        assert_eq!(found, Vec::from_iter(says), "{what}");
+    }
+}
