@@ -165,7 +165,7 @@ fn paths(facts: &Facts) -> Vec<Finding> {
             Finding::warning(ID, text)
         };
         all.push(finding.at(format!("Node {}", peer.spec.node)).todo(
-            "let UDP 21820 to 21900 (or the chart's agent.port to +80) pass between these nodes in both directions: security groups, host firewalls, NAT; and make sure that the endpoints are addresses the others reach (agent.endpoints)",
+            "let UDP 21820 to 21900 (or the chart's agent.port to +80) pass between these nodes in both directions: security groups, host firewalls, NAT; and make sure that the others reach these endpoints: where a NAT with forwarded ports or a load balancer stands before a site's gateways, name its addresses in the Site's underlay.publicAddresses",
         ));
     }
     if !silent.is_empty() {
