@@ -167,12 +167,6 @@ impl Memory {
         }
     }
 
-    /// Whether something waits to be written.
-    #[must_use]
-    pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
     fn write(&mut self, kind: FileKind) {
         let result = match kind {
             FileKind::Plan => match &self.last_good {

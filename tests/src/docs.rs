@@ -37,6 +37,15 @@ pub struct Page {
     blocks: Vec<Block>,
 }
 
+/// How it is installed.
+pub const INSTALL: &str = "install.md";
+/// How it is upgraded, and back.
+pub const UPGRADE: &str = "upgrade.md";
+/// How it is uninstalled.
+pub const UNINSTALL: &str = "uninstall.md";
+/// The pages whose commands a test runs; elsewhere none are in blocks.
+pub const FOLLOWED: [&str; 3] = [INSTALL, UPGRADE, UNINSTALL];
+
 impl Page {
     /// Reads `docs/<file>`.
     ///
@@ -100,6 +109,10 @@ pub fn blocks(markdown: &str) -> Result<Vec<Block>> {
             }
             (Some(_), Some(_)) => found.extend(open.take()),
             (None, Some(language)) => {
+                ensure!(
+                    ["sh", "yaml"].contains(&language.trim()),
+                    "line {number}: a block is of language `sh` or `yaml`, so that a test looks at it"
+                );
                 open = Some(Block {
                     name: name.take(),
                     language: language.trim().to_owned(),
@@ -164,7 +177,11 @@ mod tests {
                 continue;
             }
             let file = path.file_name().unwrap().to_str().unwrap();
-            Page::read(file).unwrap().commands().unwrap();
+            let page = Page::read(file).unwrap();
+            assert!(
+                page.commands().unwrap().is_empty() || FOLLOWED.contains(&file),
+                "docs/{file} has commands in blocks, and no test follows it"
+            );
             let text = fs::read_to_string(&path).unwrap();
             // Patterns between backticks look like links.
             let words: String = text.split('`').step_by(2).collect();

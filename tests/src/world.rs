@@ -31,7 +31,7 @@ use crate::lab::{API4, Lab, Planned, Process, SiteKind, Topology};
 
 use cluster::Cluster;
 pub use join::{Join, Joins};
-pub use programs::{Programs, repository};
+pub use programs::{NEXT_VERSION, Programs, repository};
 
 /// Namespace of plans, Peers and Secrets.
 pub const NAMESPACE: &str = "tieline-system";
@@ -231,6 +231,11 @@ impl World {
         let process = self.lab.node(node)?.spawn("agent", &mut command)?;
         self.agents.insert(node.to_owned(), process);
         Ok(())
+    }
+
+    /// Starts agents from this program from now on: with those of another version, a restart is an upgrade.
+    pub fn set_agent(&mut self, program: PathBuf) {
+        self.programs.agent = program;
     }
 
     fn agent_command(&self, node: &str) -> Result<Command> {
@@ -530,6 +535,14 @@ impl World {
     /// The API server does not answer.
     pub fn backend(&self) -> Result<String> {
         self.cluster.backend()
+    }
+
+    /// Versions of the agents, as they say.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub fn agent_versions(&self) -> Result<String> {
+        self.cluster.agent_versions()
     }
 
     /// Writes to the kernel by a node's agent since it started.

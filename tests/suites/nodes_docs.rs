@@ -11,16 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::docs::Page;
+use e2e::docs::{INSTALL, Page, UNINSTALL, UPGRADE};
 use e2e::lab::{Lifetime, Topology};
 use e2e::nodes::{Cni, NodeLab, ProxyMode, Tieline, enter, probes, tieline};
 use e2e::world::{Programs, eventually, repository};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// All pages whose commands are run, in the order in which a cluster meets them.
-const INSTALL: &str = "install.md";
-const UPGRADE: &str = "upgrade.md";
-const UNINSTALL: &str = "uninstall.md";
 /// The only words of the pages that are not taken as they stand: a lab has no registry.
 const IMAGE: &str = "image.repository=registry.example/tieline";
 /// Tag of the newer image.

@@ -4,6 +4,8 @@
 // Measured times are part of what this suite is for.
 #![allow(clippy::print_stdout)]
 
+#[path = "nodes_life/bundle.rs"]
+mod bundle;
 #[path = "nodes_life/firewall.rs"]
 mod firewall;
 #[path = "nodes_life/install.rs"]
@@ -41,6 +43,10 @@ fn main() {
         trial(
             "iptables' FORWARD policy DROP is reported, and the rules it names let the mesh pass",
             firewall::iptables_policy,
+        ),
+        trial(
+            "tieline gather brings the logs of every container, and no key of any node",
+            bundle::gathered,
         ),
         trial(
             "helm upgrade under traffic: a bounded gap, nothing in clear, everybody at the new version",

@@ -73,12 +73,6 @@ impl Fake {
         self.news.notify_one();
     }
 
-    /// Changes what is around.
-    pub fn surround(&self, change: impl FnOnce(&mut Surroundings)) {
-        change(&mut self.kernel().surroundings);
-        self.news.notify_one();
-    }
-
     /// Makes a peer as alive as this.
     pub fn enliven(&self, device: DeviceName, peer: PublicKey, liveness: Liveness) {
         self.kernel().liveness.insert((device, peer), liveness);

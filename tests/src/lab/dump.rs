@@ -38,22 +38,8 @@ const COMMANDS: [(&str, bool, &str, &[&str]); 9] = [
     ("xfrm", false, "ip", &["xfrm", "policy"]),
 ];
 
-/// Per-device and node-wide settings that an agent may touch.
-const SETTINGS: [&str; 6] = [
-    "rp_filter",
-    "forwarding",
-    "accept_ra",
-    "disable_ipv6",
-    "addr_gen_mode",
-    "src_valid_mark",
-];
-const NODE_WIDE: [&str; 5] = [
-    "net/ipv4/ip_forward",
-    "net/ipv4/fib_multipath_hash_policy",
-    "net/ipv6/fib_multipath_hash_policy",
-    "net/ipv4/fib_multipath_use_neigh",
-    "net/ipv4/conf/all/rp_filter",
-];
+/// What changes by itself below `/proc/sys/net`.
+const MEASURED: [&str; 1] = ["netfilter/nf_conntrack_count"];
 
 impl Dump {
     pub(super) fn take(ns: &NetNs) -> Result<Self> {
@@ -194,26 +180,23 @@ fn normal(area: &str, line: &str) -> String {
     }
 }
 
+/// Every setting of the network that can be read.
 fn settings() -> Vec<String> {
+    let root = Path::new("/proc/sys/net");
+    let mut folders = vec![root.to_owned()];
     let mut lines = Vec::new();
-    let mut read = |name: &str| {
-        if let Ok(value) = std::fs::read_to_string(Path::new("/proc/sys").join(name)) {
-            lines.push(format!("{name} = {}", value.trim()));
-        }
-    };
-    for name in NODE_WIDE {
-        read(name);
-    }
-    for family in ["net/ipv4/conf", "net/ipv6/conf"] {
-        let Ok(devices) = std::fs::read_dir(Path::new("/proc/sys").join(family)) else {
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else {
             continue;
         };
-        for device in devices.flatten() {
-            for setting in SETTINGS {
-                read(&format!(
-                    "{family}/{}/{setting}",
-                    device.file_name().to_string_lossy()
-                ));
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let name = path.strip_prefix(root).unwrap_or(&path).display();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !MEASURED.contains(&name.to_string().as_str())
+                && let Ok(value) = std::fs::read_to_string(&path)
+            {
+                lines.push(format!("{name} = {}", value.trim()));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -54,12 +54,6 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    /// Where its outputs go. The file is kept over restarts and after the lab.
-    #[must_use]
-    pub fn log_path(&self) -> &Path {
-        &self.log
     }
 
     /// What it has said so far.

@@ -148,13 +148,6 @@ impl Tieline {
         })
     }
 
-    /// One more `--set` for later installations and upgrades.
-    #[must_use]
-    pub fn set(mut self, setting: &str) -> Self {
-        self.settings.push(setting.to_owned());
-        self
-    }
-
     /// `examples/three-sites`, in dual-stack topologies `examples/dual-stack`, as it is applied here: without the VPN, whose other
     /// side is not part of these labs, and, where kube-controller-manager gives pod ranges, with those instead of `assign: true`;
     /// elsewhere without `serviceCidrs`, which the pool covers and the API server knows.
@@ -328,15 +321,6 @@ impl Tieline {
     /// The API server does not answer.
     pub fn gateways(&self, site: &str) -> Result<Vec<String>> {
         self.cluster.gateways(site)
-    }
-
-    /// The mesh addresses of a node.
-    ///
-    /// # Errors
-    ///
-    /// It has no Peer.
-    pub fn mesh_addresses(&self, node: &str) -> Result<Vec<std::net::IpAddr>> {
-        self.cluster.mesh_addresses(CLUSTER, node)
     }
 
     /// The program, for people who want to look around.

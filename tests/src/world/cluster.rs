@@ -15,7 +15,7 @@ use kube::{Api, Client, Config};
 use serde_json::json;
 use tieline_crds::network_plan::PrefixClass;
 use tieline_crds::vpn_attachment::PRESHARED_KEY;
-use tieline_crds::{ClusterLink, Condition, NetworkPlan, Peer, VpnAttachment};
+use tieline_crds::{ClusterLink, Condition, NetworkPlan, Peer, PeerStatus, VpnAttachment};
 use tokio::runtime::Runtime;
 
 use super::NAMESPACE;
@@ -332,14 +332,23 @@ impl Cluster {
     }
 
     pub(super) fn backend(&self) -> Result<String> {
+        self.reported(|status| status.backend.map(|backend| format!("{backend:?}")))
+    }
+
+    pub(super) fn agent_versions(&self) -> Result<String> {
+        self.reported(|status| status.version)
+    }
+
+    /// What agents report of themselves, each word once.
+    fn reported(&self, what: impl Fn(PeerStatus) -> Option<String>) -> Result<String> {
         let peers = self
             .runtime
             .block_on(self.ours::<Peer>().list(&ListParams::default()))?;
-        let used: BTreeSet<String> = peers
+        let said: BTreeSet<String> = peers
             .into_iter()
-            .filter_map(|peer| Some(format!("{:?}", peer.status?.backend?)))
+            .filter_map(|peer| what(peer.status?))
             .collect();
-        Ok(used.into_iter().collect::<Vec<_>>().join(" and "))
+        Ok(said.into_iter().collect::<Vec<_>>().join(" and "))
     }
 }
 

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+/// What `tests/next-version` calls the version that it builds.
+pub const NEXT_VERSION: &str = "0.1.1-next";
+
 /// Tieline's programs, as cargo built them.
 #[derive(Debug, Clone)]
 pub struct Programs {
@@ -16,22 +19,29 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds them. A test is `<target>/debug/deps/NAME`, a program `<target>/debug/NAME`.
+    /// Finds those of this version.
     ///
     /// # Errors
     /// One is not there; the message names the command that builds it.
     pub fn find() -> Result<Self> {
-        let own = std::env::current_exe().context("finding the own executable")?;
-        let folder = own
-            .ancestors()
-            .skip(1)
-            .find(|folder| !folder.ends_with("deps"))
-            .context("the own executable is in no folder")?;
+        Self::of(&built()?, "cargo build --workspace")
+    }
+
+    /// Finds those of [`NEXT_VERSION`].
+    ///
+    /// # Errors
+    /// As [`Programs::find`].
+    pub fn next() -> Result<Self> {
+        Self::of(&built()?.with_file_name("next"), "tests/next-version")
+    }
+
+    /// Those in a folder that a command fills.
+    fn of(folder: &Path, command: &str) -> Result<Self> {
         let find = |name: &str| {
             let path = folder.join(name);
             ensure!(
                 path.is_file(),
-                "{} is not built: run `cargo build --workspace` first",
+                "{} is not built: run `{command}` first",
                 path.display()
             );
             Ok(path)
@@ -42,6 +52,17 @@ impl Programs {
             cli: find("tieline")?,
         })
     }
+}
+
+/// `<target>/debug`: a test is `<target>/debug/deps/NAME`, a program `<target>/debug/NAME`.
+fn built() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("finding the own executable")?;
+    let folder = own
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
+        .context("the own executable is in no folder")?;
+    Ok(folder.to_owned())
 }
 
 /// The checkout.

@@ -14,6 +14,8 @@ use e2e::guest::{Contents, Kernel, Line, Machine};
 use e2e::lab::{API4, NetNs, Process};
 use e2e::world::{Programs, repository};
 
+use crate::scenarios::NEXT_AGENT;
+
 /// Set for the pipes that QEMU starts: where they connect.
 pub(crate) const PIPE: &str = "TIELINE_GUEST_PIPE";
 /// A guest that is not through by then hangs. Alone on two cores it takes four minutes, beside other suites more.
@@ -83,6 +85,7 @@ impl Outside {
             test: own.clone(),
             programs: vec![
                 ("tieline-agent".to_owned(), programs.agent.clone()),
+                (NEXT_AGENT.to_owned(), Programs::next()?.agent),
                 ("platform".to_owned(), platform_suite()?),
             ],
             files: vec![("wanted.json".to_owned(), serde_json::to_vec(wanted)?)],

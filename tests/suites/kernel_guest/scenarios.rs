@@ -9,13 +9,16 @@ use anyhow::{Context, Result, ensure};
 use e2e::control_plane::ControlPlane;
 use e2e::guest::inside::{self, Reporter};
 use e2e::lab::{API4, Dump, Endpoint, Family, Flows, Lab, Oracle, SiteKind, Topology};
-use e2e::world::{Programs, Story, World, eventually};
+use e2e::world::{NEXT_VERSION, Programs, Story, World, eventually};
 
 use crate::hearing::{listening, recovers};
 use crate::losses::{losses, more};
 
 /// Nothing in the guest is quick; a wait that ends earlier costs nothing.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The guest's name of the next version's agent.
+pub(crate) const NEXT_AGENT: &str = "tieline-agent-next";
 
 type Scenario = (&'static str, fn(&mut World, &mut Reporter) -> Result<()>);
 
@@ -34,8 +37,8 @@ const SCENARIOS: &[Scenario] = &[
         firewall,
     ),
     (
-        "every agent is restarted under pings of 10 ms and no packet is lost",
-        restarts,
+        "every agent is replaced by one of the next version under pings of 10 ms and no packet is lost",
+        upgraded,
     ),
     (
         "over a path with delay and loss everything arrives, and a lost device comes back",
@@ -263,7 +266,7 @@ fn cross_pairs(world: &World) -> Result<Vec<(Endpoint, Endpoint)>> {
         .collect()
 }
 
-fn restarts(world: &mut World, reporter: &mut Reporter) -> Result<()> {
+fn upgraded(world: &mut World, reporter: &mut Reporter) -> Result<()> {
     recovers(world, PATIENCE)?;
     let oracle = listening(world)?;
     let before = losses(world)?;
@@ -271,7 +274,8 @@ fn restarts(world: &mut World, reporter: &mut Reporter) -> Result<()> {
         .lab
         .ping_pairs(&cross_pairs(world)?, Duration::from_millis(10))?;
     std::thread::sleep(Duration::from_secs(1));
-    // In order or by a crash: on a gateway and on another node each.
+    world.set_agent(Path::new("/tieline").join(NEXT_AGENT));
+    // The old one ends in order or by a crash: on a gateway and on another node each.
     for (name, crash) in [
         ("berlin-1", false),
         ("berlin-2", true),
@@ -286,7 +290,7 @@ fn restarts(world: &mut World, reporter: &mut Reporter) -> Result<()> {
         std::thread::sleep(Duration::from_millis(500));
         world.start_agent(name)?;
         // It is through with its first look at the kernel when its numbers are served and stand still.
-        eventually("the restarted agent to have settled", PATIENCE, || {
+        eventually("the new agent to have settled", PATIENCE, || {
             let before = world.kernel_writes(name)?;
             std::thread::sleep(Duration::from_secs(1));
             ensure!(world.kernel_writes(name)? == before, "{name} still writes");
@@ -298,13 +302,18 @@ fn restarts(world: &mut World, reporter: &mut Reporter) -> Result<()> {
     let (sent, lost) = report.totals();
     let slowest = report.pairs.iter().map(|pair| pair.slowest).max();
     reporter.figures(
-        "four agents restarted under pings of 10 ms",
+        "four agents upgraded under pings of 10 ms",
         serde_json::json!({
             "sent": sent, "lost": lost, "slowest_ms": slowest.unwrap_or_default().as_millis(),
             "dropped_at": more(&before, &losses(world)?),
         }),
     )?;
     report.expect_no_loss()?;
+    eventually("every agent to report its version", PATIENCE, || {
+        let versions = world.agent_versions()?;
+        ensure!(versions == NEXT_VERSION, "agents of {versions} run");
+        Ok(())
+    })?;
     nothing_leaves(&oracle)
 }
 

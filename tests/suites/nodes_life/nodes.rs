@@ -90,37 +90,51 @@ pub(crate) fn tainted() -> Result<()> {
         let before = stage.holdings()?;
         let begun = Instant::now();
         let node = stage.lab.join_tainted("oslo", AGENT_NOT_READY)?;
-        let taints = |stage: &Stage| -> Result<String> {
-            let nodes = stage.list(&["nodes"])?;
-            let found = nodes
-                .iter()
-                .find(|it| it["metadata"]["name"] == node.as_str());
-            let found = found.context("its Node does not exist")?;
-            Ok(found["spec"]["taints"].to_string())
-        };
         until(PATIENCE, || {
-            let taints = taints(stage)?;
-            ensure!(
-                taints.contains(AGENT_NOT_READY),
-                "it registered with {taints}"
-            );
+            let tainted = tainted_nodes(stage)?;
+            ensure!(tainted.contains(&node), "it registered without the taint");
             Ok(())
         })?;
-        until(PATIENCE, || {
-            let taints = taints(stage)?;
-            ensure!(
-                !taints.contains(AGENT_NOT_READY),
-                "its agent runs, and it has {taints}"
-            );
-            Ok(())
-        })?;
+        until(PATIENCE, || nobody_tainted(stage))?;
         println!(
             "{node} is free of its taint {:.1?} after power on",
             begun.elapsed()
         );
+
+        // Where every node has it, the operator that is to take it away has to start all the same.
+        stage.operators(0)?;
+        let taint = format!("{AGENT_NOT_READY}=:NoSchedule");
+        let kubectl = ["taint", "nodes", "--all", &taint];
+        stage.lab.control_plane().kubectl(&kubectl)?;
+        let tainted = tainted_nodes(stage)?;
+        ensure!(
+            tainted.len() == stage.lab.running().len(),
+            "tainted are {tainted:?} only"
+        );
+        stage.operators(2)?;
+        until(PATIENCE, || nobody_tainted(stage))?;
         stage.follows()?;
         stage.nothing_renumbered(&before, None)
     })
+}
+
+/// Names of the nodes that have the taint.
+fn tainted_nodes(stage: &Stage) -> Result<Vec<String>> {
+    let nodes = stage.list(&["nodes"])?;
+    let tainted = nodes
+        .iter()
+        .filter(|node| node["spec"]["taints"].to_string().contains(AGENT_NOT_READY))
+        .filter_map(|node| node["metadata"]["name"].as_str());
+    Ok(tainted.map(Into::into).collect())
+}
+
+fn nobody_tainted(stage: &Stage) -> Result<()> {
+    let tainted = tainted_nodes(stage)?;
+    ensure!(
+        tainted.is_empty(),
+        "agents run, and tainted are {tainted:?}"
+    );
+    Ok(())
 }
 
 pub(crate) fn address_changed() -> Result<()> {

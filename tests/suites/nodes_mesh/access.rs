@@ -1,10 +1,8 @@
 //! Who may do what: Tieline's own credentials are those of the chart, and a pod without them gets nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use e2e::nodes::{NodeLab, Pod};
 use serde_json::Value;
 
 use crate::world::World;
@@ -91,12 +89,21 @@ pub(crate) fn own_accounts(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// With the token that the kubelet mounted into a pod of namespace `default`.
+/// With the token that a kubelet asks for when it mounts one into a pod of namespace `default`.
 pub(crate) fn strangers(world: &mut World) -> Result<()> {
     world.up()?;
     let pod = world.pod_on("paris-1")?;
     let control_plane = world.lab.control_plane();
-    let token = std::fs::read_to_string(token_of(&world.lab, pod)?)?;
+    let token = control_plane.kubectl(&[
+        "create",
+        "token",
+        "default",
+        "--bound-object-kind=Pod",
+        "--bound-object-name",
+        &pod.name,
+        "--bound-object-uid",
+        &pod.uid,
+    ])?;
     let kubeconfig = control_plane.token_kubeconfig("stranger", token.trim())?;
     let me = control_plane.kubectl_as(&kubeconfig, &["auth", "whoami", "-o", "json"])?;
     ensure!(
@@ -180,19 +187,4 @@ pub(crate) fn strangers(world: &mut World) -> Result<()> {
     }
     println!("{}: {refused} requests of a stranger refused", world.name);
     Ok(())
-}
-
-/// Where the kubelet keeps what it mounts at `/var/run/secrets/kubernetes.io/serviceaccount`.
-fn token_of(lab: &NodeLab, pod: &Pod) -> Result<PathBuf> {
-    let volumes = format!(
-        "/var/lib/kubelet/pods/{}/volumes/kubernetes.io~projected",
-        pod.uid
-    );
-    let folder = lab.node_path(&pod.node, &volumes)?;
-    let found = std::fs::read_dir(&folder)
-        .with_context(|| format!("reading {volumes} on {}", pod.node))?
-        .flatten()
-        .map(|entry| entry.path().join("token"))
-        .find(|path| path.exists());
-    found.with_context(|| format!("{} has no token", pod.name))
 }

@@ -148,26 +148,26 @@ impl World {
     }
 }
 
-/// Between two dumps, but for kube-proxy's tables: the tests give services their endpoints.
+/// Between two dumps, but for kube-proxy's tables and chains: the tests give services their endpoints.
 fn differences(before: &Dump, after: &Dump) -> Vec<String> {
     let others = |dump: &Dump| -> Vec<String> {
-        let mut proxy = false;
+        let (mut table, mut chain) = (false, false);
         let lines = dump.area("nft").iter().filter(|line| {
             if line.starts_with("table ") {
-                proxy = line.ends_with(" kube-proxy {");
+                table = line.ends_with(" kube-proxy {");
             }
-            !proxy
+            if line.starts_with("chain ") {
+                chain = line.starts_with("chain KUBE-");
+            }
+            !table && !chain
         });
         lines.cloned().collect()
     };
     let mut found = before.diff(after);
     found.retain(|line| !line.starts_with("nft: "));
-    if others(before) != others(after) {
-        found.push(format!(
-            "nft: {:#?}\nhas become {:#?}",
-            others(before),
-            others(after)
-        ));
+    let (before, after) = (others(before), others(after));
+    if before != after {
+        found.push(format!("nft: {before:#?}\nhas become {after:#?}"));
     }
     found
 }
