@@ -200,8 +200,8 @@ fn build(arguments: &Arguments, target_dir: &Path) -> Result<()> {
         .args(["--config", r#"profile.dev.strip="symbols""#])
         .arg("--target-dir")
         .arg(target_dir);
-    for (_, package) in PROGRAMS {
-        command.args(["-p", package]);
+    for (program, package) in PROGRAMS {
+        command.args(["-p", package, "--bin", program]);
     }
     for arch in &arguments.arch {
         let (target, compiler) = (arch.target(), arch.compiler());
