@@ -28,7 +28,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(500);
 #[tokio::main]
 async fn main() -> Result<()> {
     let Options { command, settings } = Options::read(VERSION);
-    start_log(settings.log_format);
+    start_log(&settings)?;
     match command.unwrap_or(Command::Run) {
         Command::Run => keep_running(settings).await,
         Command::BootUnit { units } => put_boot_unit(&settings, &units),
@@ -143,15 +143,15 @@ async fn platform(settings: &Settings) -> Result<Linux> {
     Ok(Linux::new(options).await?)
 }
 
-fn start_log(format: LogFormat) {
-    // gotatun logs an error for every packet to a peer without an endpoint, which is normal for a standby gateway.
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,gotatun=off"));
+fn start_log(settings: &Settings) -> Result<()> {
+    let filter = EnvFilter::try_new(&settings.log)
+        .with_context(|| format!("--log {:?} is no filter", settings.log))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    match format {
+    match settings.log_format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),
     }
+    Ok(())
 }

@@ -138,6 +138,16 @@ pub struct Settings {
     /// Form of the log lines on standard error.
     #[arg(long, env = "TIELINE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub log_format: LogFormat,
+    /// What is logged, as `tracing` filters are written: info, or info,tieline_agent=debug. gotatun counts every packet to a
+    /// standby gateway, which has no endpoint, as an error.
+    #[arg(
+        long,
+        env = "TIELINE_LOG",
+        value_name = "FILTER",
+        default_value = "info,gotatun=off",
+        global = true
+    )]
+    pub log: String,
     /// Seconds between full resyncs, give or take a fifth.
     #[arg(long, env = "TIELINE_RESYNC", default_value_t = 30, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]

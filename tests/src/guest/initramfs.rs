@@ -45,7 +45,7 @@ pub const DEMANDS: &[(&str, &str)] = &[
 
 /// Process 1. The kernel panics, and QEMU ends, when it ends.
 const INIT: &str = r#"#!/bin/sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_LOG=info,gotatun=off,tieline_agent::reconcile=debug
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TIELINE_LOG=info,gotatun=off,tieline_agent::reconcile=debug
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

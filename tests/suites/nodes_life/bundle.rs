@@ -38,8 +38,8 @@ pub(crate) fn gathered() -> Result<()> {
             }
         }
         ensure!(
-            all.contains("gotatun::device: Peer added"),
-            "no agent's log tells of a peer"
+            all.contains("the kernel carries plan revision"),
+            "no agent's log tells of its plan"
         );
         let mut keys = 0;
         for node in stage.lab.running() {

@@ -86,7 +86,7 @@ capabilities:
 {{- end }}
 - name: TIELINE_LOG_FORMAT
   value: {{ .Values.logFormat }}
-- name: RUST_LOG
+- name: TIELINE_LOG
   value: {{ .Values.agent.log | quote }}
 {{- end }}
 
