@@ -137,6 +137,10 @@ fn planted(stage: &Stage) -> Result<()> {
             "logs/tieline-agent-a/agent.log",
             &["a line without secrets", "[redacted]"],
         ),
+        (
+            "logs/tieline-agent-a/boot-guard.log",
+            &["nothing was changed on this node"],
+        ),
         ("doctor.json", &["\"findings\""]),
         ("doctor.txt", &["RESULT"]),
         ("version.json", &["kubernetes"]),
@@ -225,7 +229,7 @@ fn plant(stage: &Stage) -> Result<()> {
     stage.apply(
         "{apiVersion: v1, kind: Pod, metadata: {name: tieline-agent-a, namespace: tieline-system,
             labels: {app.kubernetes.io/part-of: tieline, app.kubernetes.io/component: agent}},
-          spec: {nodeName: a, containers: [{name: agent, image: none.invalid/none}], tolerations: [{operator: Exists}]}}",
+          spec: {nodeName: a, initContainers: [{name: boot-guard, image: none.invalid/none}], containers: [{name: agent, image: none.invalid/none}], tolerations: [{operator: Exists}]}}",
     )?;
     Ok(())
 }
@@ -254,10 +258,11 @@ impl Kubelet {
             secret("password of a URL in a log line"),
             secret("value in quotes in a log line"),
         );
-        std::fs::write(
-            logs.join("agent?limitBytes=2097152&tailLines=5000&timestamps=true"),
-            log,
-        )?;
+        let guard = "2026-01-01T00:00:00Z nothing was changed on this node\n";
+        for (container, text) in [("boot-guard", guard), ("agent", log.as_str())] {
+            let name = format!("{container}?limitBytes=2097152&tailLines=5000&timestamps=true");
+            std::fs::write(logs.join(name), text)?;
+        }
         let (certificate, key) = stage.serving_certificate(
             "kubelet-a",
             "/O=system:nodes/CN=system:node:a",
