@@ -3,11 +3,13 @@
 //! A question that is refused becomes a reading that failed, so that the others are still asked. Only an API server that does
 //! not answer at all is an error.
 
-use super::facts::{
-    AGENT_MUST_NOT, AGENT_NEEDS, Access, Action, CALLER_NEEDS, Facts, Kubernetes, OPERATOR_NEEDS,
-    Reading, Who,
+use super::checks::variable;
+use super::facts::{Facts, Kubernetes, Reading};
+use super::rights::{
+    AGENT_MUST_NOT, AGENT_NEEDS, Access, Action, CALLER_NEEDS, OPERATOR_NEEDS, Place, Who, actions,
 };
 use anyhow::{Context, Result, bail};
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
     SubjectAccessReviewSpec,
@@ -30,6 +32,12 @@ use tieline_crds::SCHEMA_ANNOTATION;
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
 /// How long any other answer may take: one that is silent must not hold up the rest.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Questions to the authorizer that are on their way at the same time.
+const QUESTIONS: usize = 10;
+/// Namespace of the mirrors of foreign Peers, where the agents do not say another.
+const MESH_NAMESPACE: &str = "tieline-mesh";
+/// Variable of the agents that names it.
+const MESH_NAMESPACE_VARIABLE: &str = "TIELINE_MESH_NAMESPACE";
 /// Objects of one page.
 const PAGE: u32 = 500;
 /// ConfigMaps that tell of CNI and kube-proxy, as namespace and name. They are read by name: no other is looked at.
@@ -59,6 +67,16 @@ pub(crate) async fn collect(client: &Client, namespace: &str, version: &str) -> 
     let everywhere = ListParams::default();
     let ours = ListParams::default().labels("app.kubernetes.io/part-of=tieline");
     let manager = ListParams::default().labels("component=kube-controller-manager");
+    let daemon_sets: Reading<Vec<DaemonSet>> = list(Api::all(client.clone()), &everywhere)
+        .await
+        .map_err(|e| format!("{}: {e}", cluster("daemonsets")));
+    let agents = daemon_sets.iter().flatten().find(|set| {
+        set.name_any() == "tieline-agent" && set.namespace().as_deref() == Some(namespace)
+    });
+    let namespaces = Namespaces {
+        ours: namespace.to_owned(),
+        mesh: mesh_namespace(agents),
+    };
     Ok(Facts {
         version: version.to_owned(),
         namespace: namespace.to_owned(),
@@ -72,9 +90,7 @@ pub(crate) async fn collect(client: &Client, namespace: &str, version: &str) -> 
         nodes: list(Api::all(client.clone()), &everywhere)
             .await
             .map_err(|e| format!("{}: {e}", cluster("nodes"))),
-        daemon_sets: list(Api::all(client.clone()), &everywhere)
-            .await
-            .map_err(|e| format!("{}: {e}", cluster("daemonsets"))),
+        daemon_sets,
         deployments: list(Api::namespaced(client.clone(), namespace), &everywhere)
             .await
             .map_err(|e| format!("{}: {e}", system("deployments"))),
@@ -92,7 +108,7 @@ pub(crate) async fn collect(client: &Client, namespace: &str, version: &str) -> 
         ledgers: kinds(Api::all(client.clone())).await,
         plans: kinds(Api::namespaced(client.clone(), namespace)).await,
         peers: kinds(Api::namespaced(client.clone(), namespace)).await,
-        access: access(client, namespace).await,
+        access: access(client, &namespaces).await,
     })
 }
 
@@ -233,7 +249,22 @@ async fn config_maps(client: &Client) -> Reading<BTreeMap<String, BTreeMap<Strin
     Ok(all)
 }
 
-async fn access(client: &Client, namespace: &str) -> Vec<Access> {
+/// Where mirrors of foreign Peers are, as the agents are told: the chart may have been given another namespace.
+pub(crate) fn mesh_namespace(agents: Option<&DaemonSet>) -> String {
+    agents
+        .and_then(|set| set.spec.as_ref()?.template.spec.as_ref())
+        .and_then(|pod| variable(pod, MESH_NAMESPACE_VARIABLE))
+        .unwrap_or_else(|| MESH_NAMESPACE.to_owned())
+}
+
+/// Namespaces that rights are asked for in.
+#[derive(Debug, Clone)]
+struct Namespaces {
+    ours: String,
+    mesh: String,
+}
+
+async fn access(client: &Client, namespaces: &Namespaces) -> Vec<Access> {
     let questions = [
         (Who::Caller, CALLER_NEEDS),
         (Who::Operator, OPERATOR_NEEDS),
@@ -241,19 +272,31 @@ async fn access(client: &Client, namespace: &str) -> Vec<Access> {
         (Who::Agent, AGENT_MUST_NOT),
     ];
     let mut answers = Vec::new();
-    for (who, actions) in questions {
-        for action in actions {
-            let allowed = bounded(ask(client, namespace, who, action))
-                .await
-                .map_err(|error| error.to_string());
-            // Who may not ask about others is told so once.
-            let refused = allowed.is_err();
-            answers.push(Access {
-                who,
-                action: *action,
-                allowed,
-            });
-            if refused {
+    for (who, rules) in questions {
+        for some in actions(rules).chunks(QUESTIONS) {
+            let asked: Vec<_> = some
+                .iter()
+                .map(|action| {
+                    let (client, namespaces, action) =
+                        (client.clone(), namespaces.clone(), *action);
+                    let answer =
+                        async move { bounded(ask(&client, &namespaces, who, &action)).await };
+                    (action, tokio::spawn(answer))
+                })
+                .collect();
+            for (action, answer) in asked {
+                let allowed = match answer.await {
+                    Ok(answer) => answer.map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                answers.push(Access {
+                    who,
+                    action,
+                    allowed,
+                });
+            }
+            // Who may not ask about others is told so, and not asked on.
+            if answers.last().is_some_and(|last| last.allowed.is_err()) {
                 break;
             }
         }
@@ -261,20 +304,32 @@ async fn access(client: &Client, namespace: &str) -> Vec<Access> {
     answers
 }
 
-async fn ask(client: &Client, namespace: &str, who: Who, action: &Action) -> kube::Result<bool> {
+async fn ask(
+    client: &Client,
+    namespaces: &Namespaces,
+    who: Who,
+    action: &Action,
+) -> kube::Result<bool> {
     let (resource, subresource) = match action.resource.split_once('/') {
         Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
         None => (action.resource, None),
     };
+    let place = match action.place {
+        Place::Cluster => None,
+        Place::Ours => Some(namespaces.ours.clone()),
+        Place::Mesh => Some(namespaces.mesh.clone()),
+        Place::Default => Some("default".to_owned()),
+    };
     let attributes = ResourceAttributes {
         group: Some(action.group.to_owned()),
         name: Some(action.name.to_owned()).filter(|name| !name.is_empty()),
-        namespace: action.namespaced.then(|| namespace.to_owned()),
+        namespace: place,
         resource: Some(resource.to_owned()),
         subresource,
         verb: Some(action.verb.to_owned()),
         ..ResourceAttributes::default()
     };
+    let namespace = &namespaces.ours;
     let account = match who {
         Who::Caller => {
             let review = SelfSubjectAccessReview {

@@ -1,5 +1,6 @@
 //! What the API server told: the input of every check. Plain values; nothing here asks anybody.
 
+use super::rights::Access;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -66,125 +67,6 @@ pub(crate) struct Kubernetes {
     /// As it calls itself, like `v1.36.3+k3s1`.
     pub name: String,
 }
-
-/// One question to the authorizer, and its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Access {
-    /// Who would act.
-    pub who: Who,
-    /// What it would do.
-    pub action: Action,
-    /// Whether it may.
-    pub allowed: Reading<bool>,
-}
-
-/// Who would act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Who {
-    /// Whoever runs this program.
-    Caller,
-    /// The operator's service account.
-    Operator,
-    /// The agents' service account.
-    Agent,
-}
-
-/// A verb on a resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Action {
-    /// Verb.
-    pub verb: &'static str,
-    /// API group; empty for the core's.
-    pub group: &'static str,
-    /// Resource, with its subresource behind a slash.
-    pub resource: &'static str,
-    /// Name of one object; empty for all.
-    pub name: &'static str,
-    /// In our namespace, or everywhere (and for objects without namespace).
-    pub namespaced: bool,
-}
-
-impl std::fmt::Display for Action {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.verb, self.resource)?;
-        if !self.group.is_empty() {
-            write!(f, ".{}", self.group)?;
-        }
-        if !self.name.is_empty() {
-            write!(f, " {}", self.name)?;
-        }
-        Ok(())
-    }
-}
-
-const TIELINE: &str = tieline_crds::GROUP;
-
-const fn action(
-    verb: &'static str,
-    group: &'static str,
-    resource: &'static str,
-    namespaced: bool,
-) -> Action {
-    Action {
-        verb,
-        group,
-        resource,
-        name: "",
-        namespaced,
-    }
-}
-
-/// What the caller needs for the commands of this program that ask the API server.
-pub(crate) const CALLER_NEEDS: &[Action] = &[
-    action("list", "", "nodes", false),
-    action("list", TIELINE, "clusterlinks", false),
-    action("create", TIELINE, "clusterlinks", false),
-    action("list", TIELINE, "peers", true),
-    action("list", "", "pods", true),
-    action("get", "", "pods/log", true),
-];
-
-/// What the chart grants the operator and it cannot work without.
-pub(crate) const OPERATOR_NEEDS: &[Action] = &[
-    action("watch", TIELINE, "clusterlinks", false),
-    action("watch", TIELINE, "clusters", false),
-    action("watch", TIELINE, "sites", false),
-    action("watch", TIELINE, "vpnattachments", false),
-    action("patch", TIELINE, "clusterlinks/status", false),
-    action("patch", TIELINE, "clusters/status", false),
-    action("watch", TIELINE, "addressledgers", false),
-    action("create", TIELINE, "addressledgers", false),
-    action("update", TIELINE, "addressledgers", false),
-    action("watch", "", "nodes", false),
-    action("patch", "", "nodes", false),
-    action("create", TIELINE, "networkplans", true),
-    action("delete", TIELINE, "networkplans", true),
-    action("create", TIELINE, "peers", true),
-    action("delete", TIELINE, "peers", true),
-    action("get", "", "secrets", true),
-    action("create", "coordination.k8s.io", "leases", true),
-    Action {
-        verb: "update",
-        group: "coordination.k8s.io",
-        resource: "leases",
-        name: "tieline-operator",
-        namespaced: true,
-    },
-];
-
-/// What the chart grants the agents and they cannot work without.
-pub(crate) const AGENT_NEEDS: &[Action] = &[
-    action("watch", TIELINE, "networkplans", true),
-    action("watch", TIELINE, "peers", true),
-    action("patch", TIELINE, "peers/status", true),
-];
-
-/// What no agent may: one compromised node would have it all.
-pub(crate) const AGENT_MUST_NOT: &[Action] = &[
-    action("get", "", "secrets", true),
-    action("patch", TIELINE, "peers", true),
-    action("patch", "", "nodes", false),
-];
 
 #[cfg(test)]
 impl Facts {

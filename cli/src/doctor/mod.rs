@@ -9,15 +9,16 @@
 mod checks;
 mod collect;
 mod facts;
+mod rights;
 
 use crate::connect::{Connection, client};
 use crate::table::table;
 use anyhow::Result;
 use serde::Serialize;
 
+pub(crate) use checks::Finding;
 use checks::Severity;
-pub(crate) use checks::{Finding, variable};
-pub(crate) use collect::{bounded, pages, plain};
+pub(crate) use collect::{bounded, mesh_namespace, pages, plain};
 
 /// Flags of `tieline doctor`.
 #[derive(Debug, clap::Args)]

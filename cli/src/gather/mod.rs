@@ -22,10 +22,6 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Namespace of the mirrors of foreign Peers, where the agents do not say another.
-const MESH_NAMESPACE: &str = "tieline-mesh";
-/// Variable of the agents that names it.
-const MESH_NAMESPACE_VARIABLE: &str = "TIELINE_MESH_NAMESPACE";
 /// Lines of one log.
 const LOG_LINES: i64 = 5000;
 /// Bytes of one log, before which the kubelet stops.
@@ -199,10 +195,7 @@ pub(crate) async fn gather(args: &GatherArgs, version: &str) -> Result<()> {
 async fn mesh_namespace(client: &Client, namespace: &str) -> String {
     let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
     let agents = doctor::bounded(api.get("tieline-agent")).await.ok();
-    agents
-        .and_then(|set| set.spec?.template.spec)
-        .and_then(|pod| doctor::variable(&pod, MESH_NAMESPACE_VARIABLE))
-        .unwrap_or_else(|| MESH_NAMESPACE.to_owned())
+    doctor::mesh_namespace(agents.as_ref())
 }
 
 /// Takes all objects of a kind. What may not be read is left out.

@@ -2,7 +2,7 @@
 
 use super::install::is_installed;
 use super::{Facts, Finding, some};
-use crate::doctor::facts::{AGENT_MUST_NOT, Access, Who};
+use crate::doctor::rights::{AGENT_MUST_NOT, Access, Who, actions};
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut all = vec![caller(facts)];
@@ -54,9 +54,10 @@ fn account(facts: &Facts, who: Who, name: &str) -> Vec<Finding> {
                 .todo("run this with a credential that may create subjectaccessreviews, such as an administrator's"),
         ];
     }
+    let must_not = actions(AGENT_MUST_NOT);
     let (forbidden, needed): (Vec<&Access>, Vec<&Access>) = answers
         .into_iter()
-        .partition(|one| who == Who::Agent && AGENT_MUST_NOT.contains(&one.action));
+        .partition(|one| who == Who::Agent && must_not.contains(&one.action));
     let words = |accesses: Vec<&Access>, allowed: bool| -> Vec<String> {
         accesses
             .into_iter()

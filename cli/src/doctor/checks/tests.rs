@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::doctor::facts::{
-    AGENT_MUST_NOT, AGENT_NEEDS, Access, CALLER_NEEDS, Kubernetes, OPERATOR_NEEDS, Who,
+use crate::doctor::facts::Kubernetes;
+use crate::doctor::rights::{
+    AGENT_MUST_NOT, AGENT_NEEDS, Access, CALLER_NEEDS, OPERATOR_NEEDS, Rule, Who, actions,
 };
 use k8s_openapi::serde_json::{Value, json};
 use serde::de::DeserializeOwned;
