@@ -12,7 +12,7 @@ use tieline_core::keys::PublicKey;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::node::{LocalFacts, PathState};
 use tieline_core::peer::{AcceptedPeers, Endpoint, EndpointHost, Scope};
-use tieline_crds::peer::{HostFacts, UnderlayFacts};
+use tieline_crds::peer::{HostFacts, MasqueradeFacts, PodNetworkFacts, UnderlayFacts};
 
 /// Where the API server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,6 +218,24 @@ pub fn host_facts(around: &Surroundings, state: &HostState) -> HostFacts {
             .take(16)
             .map(|chain| cut(chain, 192))
             .collect(),
+        pod_network: Some(PodNetworkFacts {
+            devices: around
+                .plug_in_devices
+                .iter()
+                .take(8)
+                .map(|name| cut(name, 16))
+                .collect(),
+            masquerade: around
+                .foreign_masquerade
+                .iter()
+                .filter(|(chain, _)| chain.chars().count() <= 192)
+                .take(16)
+                .map(|(chain, only_marked)| MasqueradeFacts {
+                    chain: chain.clone(),
+                    only_marked: *only_marked,
+                })
+                .collect(),
+        }),
         // The publisher knows it.
         clock_ahead_seconds: None,
     }
@@ -348,6 +366,11 @@ mod tests {
             foreign_forward_drops: (0..40)
                 .map(|number| format!("ip filter chain{number:02}"))
                 .collect(),
+            plug_in_devices: (0..20).map(|number| format!("flannel.{number}")).collect(),
+            foreign_masquerade: (0..40)
+                .map(|number| (format!("ip nat chain{number:02}"), number == 0))
+                .chain([(format!("inet {} chain", "x".repeat(200)), false)])
+                .collect(),
             ..Surroundings::default()
         };
         for number in 0..20 {
@@ -366,6 +389,14 @@ mod tests {
         assert_eq!(facts, host_facts(&around.clone(), &state));
         assert_eq!((facts.underlay.len(), facts.forward_drops.len()), (8, 16));
         assert_eq!(facts.kernel.unwrap().len(), 128);
+        let pods = facts.pod_network.unwrap();
+        assert_eq!((pods.devices.len(), pods.masquerade.len()), (8, 16));
+        let first = &pods.masquerade[0];
+        assert_eq!(
+            (first.chain.as_str(), first.only_marked),
+            ("ip nat chain00", true)
+        );
+        assert!(!pods.masquerade[1].only_marked);
         assert_eq!(
             (facts.forwards_ipv4, facts.forwards_ipv6),
             (Some(true), None)

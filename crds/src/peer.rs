@@ -276,11 +276,40 @@ pub struct HostFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "forward_drops")]
     pub forward_drops: Vec<String>,
+    /// What carries the node's pods beside Tieline, as far as its kernel shows it. Absent before the agent has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_network: Option<PodNetworkFacts>,
     /// How far the node's clock is ahead of the API server's, in seconds (behind: below 0), in coarse steps: 5, 10, 30, 60,
     /// 300, 3600 or 86400. Absent while they agree, and before the agent has written anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::integer::<-86400, 86400>")]
     pub clock_ahead_seconds: Option<i32>,
+}
+
+/// What carries a node's pods, and what it does to the sources of their packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodNetworkFacts {
+    /// Devices of network plug-ins, like cni0, flannel.1 or cilium_host; those that Calico makes for each pod are `cali*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"), inner(length(max = 16)))]
+    pub devices: Vec<String>,
+    /// Chains of other nftables tables, those of iptables-nft too, that give packets an address of the node as their source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["chain"]))]
+    pub masquerade: Vec<MasqueradeFacts>,
+}
+
+/// A chain that gives packets an address of the node as their source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MasqueradeFacts {
+    /// The chain, as `family table chain`; those that plug-ins make for each pod are one, `CNI-*`.
+    #[schemars(schema_with = "schema::text::<192>")]
+    pub chain: String,
+    /// True when only packets with a mark are changed, as kube-proxy does it with those of Services.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_marked: bool,
 }
 
 fn forward_drops(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -23,6 +23,7 @@ mod labels;
 mod links;
 mod netlink;
 mod nft;
+mod pod_network;
 mod routes;
 mod rules;
 mod state;
@@ -94,14 +95,21 @@ pub struct Linux {
     sysctls: Sysctls,
     watch: Watch,
     generation: Option<Generation>,
-    /// Forward chains of others that drop, and what that depends on.
-    forward_drops: Option<(Basis, BTreeSet<String>)>,
+    /// What chains of others do, and what that depends on.
+    others: Option<(Basis, Others)>,
     netdev_egress: bool,
     /// Addresses that peers were last seen at, except among the own cluster's pods; the underlay has to reach them.
     endpoints: BTreeSet<IpAddr>,
     writes: Arc<AtomicU64>,
     /// Links as long as no device of ours was made or removed since they were read.
     links: Option<Links>,
+}
+
+/// What chains of other nft tables do to packets of ours and of pods.
+#[derive(Debug, Clone, Default)]
+struct Others {
+    forward_drops: BTreeSet<String>,
+    masquerade: std::collections::BTreeMap<String, bool>,
 }
 
 impl Linux {
@@ -132,7 +140,7 @@ impl Linux {
             labels: Labels::open(&options.state_dir),
             sysctls: Sysctls::open(&options.state_dir),
             generation: Generation::open().ok(),
-            forward_drops: None,
+            others: None,
             endpoints: BTreeSet::new(),
             writes: Arc::default(),
             links: None,
@@ -198,22 +206,26 @@ impl Linux {
         })
     }
 
-    async fn forward_drops(&mut self, links: &Links) -> std::io::Result<BTreeSet<String>> {
+    async fn others(&mut self, links: &Links) -> std::io::Result<Others> {
         let basis = self.basis(links).await;
-        if let (Some((then, drops)), Some(now)) = (&self.forward_drops, &basis)
+        if let (Some((then, others)), Some(now)) = (&self.others, &basis)
             && then == now
         {
-            return Ok(drops.clone());
+            return Ok(others.clone());
         }
-        let mut drops = BTreeSet::new();
-        for (chain, by_policy) in surroundings::forward_chains(&nft::list_chains().await?) {
+        let chains = nft::list_chains().await?;
+        let mut others = Others::default();
+        for (chain, by_policy) in surroundings::forward_chains(&chains) {
             let rules = nft::list_chain(&chain).await;
             if surroundings::forward_drops(by_policy, rules.as_ref()) {
-                drops.insert(chain);
+                others.forward_drops.insert(chain);
             }
         }
-        self.forward_drops = basis.map(|basis| (basis, drops.clone()));
-        Ok(drops)
+        others.masquerade =
+            pod_network::masquerade(&chains, async |chain: &str| nft::list_chain(chain).await)
+                .await;
+        self.others = basis.map(|basis| (basis, others.clone()));
+        Ok(others)
     }
 
     async fn observe_devices(&mut self, links: &Links) -> Result<Observation, PlatformError> {
@@ -427,7 +439,10 @@ impl Platform for Linux {
         .await
         .map_err(reading(WHAT))?;
         around.netdev_egress = self.netdev_egress;
-        around.foreign_forward_drops = self.forward_drops(&links).await.map_err(reading(WHAT))?;
+        around.plug_in_devices = pod_network::devices(links.iter().map(|link| link.name.as_str()));
+        let others = self.others(&links).await.map_err(reading(WHAT))?;
+        around.foreign_forward_drops = others.forward_drops;
+        around.foreign_masquerade = others.masquerade;
         Ok(around)
     }
 

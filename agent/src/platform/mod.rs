@@ -44,6 +44,11 @@ pub struct Surroundings {
     pub netdev_egress: bool,
     /// Other tables' forward chains that drop what they do not know and do not except our devices, as `family table chain`.
     pub foreign_forward_drops: BTreeSet<String>,
+    /// Devices of network plug-ins; those of pods are one, as `cali*`.
+    pub plug_in_devices: BTreeSet<String>,
+    /// Chains of other tables that give packets an address of the node as their source, as `family table chain`, and whether
+    /// only packets with a mark.
+    pub foreign_masquerade: BTreeMap<String, bool>,
     /// Release of the kernel.
     pub kernel: Option<String>,
     /// Reverse-path filter of each underlay device, as it acts.

@@ -153,9 +153,25 @@ const FOREIGN: &str = "
     nft add table inet open
     nft add chain inet open forward '{ type filter hook forward priority 20; policy accept; }'";
 
+/// What plug-ins of the CNI project and kube-proxy leave on a node.
+const POD_NETWORK: &str = "
+    ip link add cni0 type bridge; ip link add cali0123456789a type bridge
+    nft add table inet cni_plugins_masquerade
+    nft add chain inet cni_plugins_masquerade masq_checks
+    nft add rule inet cni_plugins_masquerade masq_checks ip saddr 10.1.0.7 ip daddr != 10.1.0.0/24 masquerade
+    nft add chain inet cni_plugins_masquerade postrouting '{ type nat hook postrouting priority 100; policy accept; }'
+    nft add rule inet cni_plugins_masquerade postrouting jump masq_checks
+    nft add table ip kube-proxy
+    nft add chain ip kube-proxy masquerading
+    nft add rule ip kube-proxy masquerading mark and 0x4000 == 0 return
+    nft add rule ip kube-proxy masquerading masquerade fully-random
+    nft add chain ip kube-proxy nat-postrouting '{ type nat hook postrouting priority 100; policy accept; }'
+    nft add rule ip kube-proxy nat-postrouting jump masquerading";
+
 fn foreign_is_left_alone() {
     block_on(async {
         sh(FOREIGN);
+        sh(POD_NETWORK);
         let before = dump();
         let directory = state_dir();
         let mut linux = open(directory.path(), &[]).await;
@@ -174,6 +190,18 @@ fn foreign_is_left_alone() {
             ["inet filter forward", "inet firewalld filter_FORWARD"]
                 .map(str::to_owned)
                 .into()
+        );
+        assert_eq!(
+            around.plug_in_devices,
+            ["cni0", "cali*"].map(str::to_owned).into()
+        );
+        assert_eq!(
+            around.foreign_masquerade,
+            [
+                ("inet cni_plugins_masquerade masq_checks".to_owned(), false),
+                ("ip kube-proxy masquerading".to_owned(), true),
+            ]
+            .into()
         );
 
         reach(&mut linux, &gateway(), &gateway_secrets()).await;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`install`] | Kubernetes, our definitions and policies, operator and agents, versions, clocks |
 //! | [`pods`] | who gives nodes their podCIDRs, CNI, kube-proxy, masquerade |
+//! | [`pod_network`] | what the agents tell of CNI and masquerade on their nodes |
 //! | [`host`] | what the agents tell of their nodes: forwarding, filters, MTU |
 //! | [`mesh`] | conditions of our kinds, paths between gateways |
 //! | [`access`] | who may do what |
@@ -12,6 +13,7 @@ mod access;
 mod host;
 mod install;
 mod mesh;
+mod pod_network;
 mod pods;
 
 use super::facts::{Facts, Reading};
@@ -101,6 +103,7 @@ pub(crate) fn check(facts: &Facts) -> Vec<Finding> {
     let mut all = unread(facts);
     all.extend(install::check(facts));
     all.extend(pods::check(facts));
+    all.extend(pod_network::check(facts));
     all.extend(host::check(facts));
     all.extend(mesh::check(facts));
     all.extend(access::check(facts));

@@ -175,8 +175,17 @@ fn cni(facts: &Facts) -> Vec<Finding> {
     };
     let found = find_cnis(facts, sets, nodes);
     if found.is_empty() {
+        let seen = super::pod_network::cnis(facts);
         return if nodes.is_empty() {
             Vec::new()
+        } else if !seen.is_empty() {
+            vec![Finding::ok(
+                ID,
+                format!(
+                    "the nodes have traces of {}; where pods take their addresses from is not written where this program reads, and must be Node.spec.podCIDRs",
+                    some(seen)
+                ),
+            )]
         } else {
             vec![Finding::unknown(ID, "no CNI was recognised (looked for flannel, Calico, Cilium, kindnet, k3s, the AWS VPC CNI and others)")
             .todo("make sure that pods take their addresses from Node.spec.podCIDRs, and that the CNI routes each node's podCIDR inside its site")]

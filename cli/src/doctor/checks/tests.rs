@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 mod install;
 mod mesh;
+mod pod_network;
 mod pods;
 
 fn object<T: DeserializeOwned>(value: Value) -> T {
