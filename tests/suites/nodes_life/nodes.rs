@@ -89,12 +89,20 @@ pub(crate) fn tainted() -> Result<()> {
         stage.installed()?;
         let before = stage.holdings()?;
         let begun = Instant::now();
+        let known = stage.tieline.planned()?;
         let node = stage.lab.join_tainted("oslo", AGENT_NOT_READY)?;
         until(PATIENCE, || {
             let tainted = tainted_nodes(stage)?;
             ensure!(tainted.contains(&node), "it registered without the taint");
             Ok(())
         })?;
+        // Its pods wait until its agent carries the plan: what they send inside the site is told from a leak in time.
+        until(PATIENCE, || {
+            let planned = stage.tieline.planned()?;
+            ensure!(planned != known, "its pod ranges are not in the plan");
+            Ok(())
+        })?;
+        stage.hear_of_plan()?;
         until(PATIENCE, || nobody_tainted(stage))?;
         println!(
             "{node} is free of its taint {:.1?} after power on",

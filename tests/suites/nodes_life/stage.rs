@@ -235,13 +235,19 @@ impl Stage {
         oracle.report()?.expect_nothing_clear()
     }
 
+    /// Lets the oracle know the plan of this moment: what a new node sends inside its site is not clear text.
+    pub(crate) fn hear_of_plan(&self) -> Result<()> {
+        let Some(oracle) = &self.oracle else {
+            return Ok(());
+        };
+        oracle.update(self.tieline.planned()?)
+    }
+
     /// Waits until nodes, ClusterLinks and pods are Ready again, then as [`Stage::matrix`].
     pub(crate) fn follows(&self) -> Result<()> {
         self.lab.wait_ready(PATIENCE)?;
         self.tieline.wait_ready(&self.lab, PATIENCE)?;
-        if let Some(oracle) = &self.oracle {
-            oracle.update(self.tieline.planned()?)?;
-        }
+        self.hear_of_plan()?;
         // After a reboot, the API server tells for a while how things were before.
         until(PATIENCE, || self.matrix())
     }
