@@ -39,11 +39,12 @@ use labels::Labels;
 use links::{Link, Links};
 use netlink::Netlink;
 use nix::errno::Errno;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use sysctl::Sysctls;
 use tieline_core::cidr::Prefix;
 use tieline_core::host::diff::Livenesses;
@@ -58,6 +59,9 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Name of the link that is made and removed to learn whether the kernel has WireGuard.
 const PROBE: &str = "tieprobe";
+
+/// How old what is known of others' masquerading may be before a changed ruleset is looked at again.
+const MASQUERADE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Files that are kept in the state directory.
 pub const FILES: [&str; 3] = [firewall::FILE, labels::FILE, sysctl::FILE];
@@ -95,8 +99,10 @@ pub struct Linux {
     sysctls: Sysctls,
     watch: Watch,
     generation: Option<Generation>,
-    /// What chains of others do, and what that depends on.
-    others: Option<(Basis, Others)>,
+    /// Forward chains of others that drop, and what that depends on.
+    forward_drops: Option<(Basis, BTreeSet<String>)>,
+    /// What was found of others' masquerading, on what basis, and when.
+    masquerade: Option<(Option<Basis>, Instant, Masquerade)>,
     netdev_egress: bool,
     /// Addresses that peers were last seen at, except among the own cluster's pods; the underlay has to reach them.
     endpoints: BTreeSet<IpAddr>,
@@ -105,12 +111,8 @@ pub struct Linux {
     links: Option<Links>,
 }
 
-/// What chains of other nft tables do to packets of ours and of pods.
-#[derive(Debug, Clone, Default)]
-struct Others {
-    forward_drops: BTreeSet<String>,
-    masquerade: std::collections::BTreeMap<String, bool>,
-}
+/// Chains of others that give packets another source, and whether only those with a mark.
+type Masquerade = BTreeMap<String, bool>;
 
 impl Linux {
     /// Opens sockets, chooses a backend and probes what the kernel has. Nothing of ours is written yet.
@@ -140,7 +142,8 @@ impl Linux {
             labels: Labels::open(&options.state_dir),
             sysctls: Sysctls::open(&options.state_dir),
             generation: Generation::open().ok(),
-            others: None,
+            forward_drops: None,
+            masquerade: None,
             endpoints: BTreeSet::new(),
             writes: Arc::default(),
             links: None,
@@ -206,26 +209,38 @@ impl Linux {
         })
     }
 
-    async fn others(&mut self, links: &Links) -> std::io::Result<Others> {
+    async fn forward_drops(&mut self, links: &Links) -> std::io::Result<BTreeSet<String>> {
         let basis = self.basis(links).await;
-        if let (Some((then, others)), Some(now)) = (&self.others, &basis)
+        if let (Some((then, drops)), Some(now)) = (&self.forward_drops, &basis)
             && then == now
         {
-            return Ok(others.clone());
+            return Ok(drops.clone());
         }
-        let chains = nft::list_chains().await?;
-        let mut others = Others::default();
-        for (chain, by_policy) in surroundings::forward_chains(&chains) {
+        let mut drops = BTreeSet::new();
+        for (chain, by_policy) in surroundings::forward_chains(&nft::list_chains().await?) {
             let rules = nft::list_chain(&chain).await;
             if surroundings::forward_drops(by_policy, rules.as_ref()) {
-                others.forward_drops.insert(chain);
+                drops.insert(chain);
             }
         }
-        others.masquerade =
+        self.forward_drops = basis.map(|basis| (basis, drops.clone()));
+        Ok(drops)
+    }
+
+    /// A process a chain, for a diagnosis alone: not with every change of a ruleset, which kube-proxy may make every second.
+    async fn masquerade(&mut self, links: &Links) -> std::io::Result<Masquerade> {
+        let basis = self.basis(links).await;
+        if let Some((then, read, found)) = &self.masquerade
+            && (read.elapsed() < MASQUERADE_PAUSE || basis.is_some() && *then == basis)
+        {
+            return Ok(found.clone());
+        }
+        let chains = nft::list_chains().await?;
+        let found =
             pod_network::masquerade(&chains, async |chain: &str| nft::list_chain(chain).await)
                 .await;
-        self.others = basis.map(|basis| (basis, others.clone()));
-        Ok(others)
+        self.masquerade = Some((basis, Instant::now(), found.clone()));
+        Ok(found)
     }
 
     async fn observe_devices(&mut self, links: &Links) -> Result<Observation, PlatformError> {
@@ -440,9 +455,8 @@ impl Platform for Linux {
         .map_err(reading(WHAT))?;
         around.netdev_egress = self.netdev_egress;
         around.plug_in_devices = pod_network::devices(links.iter().map(|link| link.name.as_str()));
-        let others = self.others(&links).await.map_err(reading(WHAT))?;
-        around.foreign_forward_drops = others.forward_drops;
-        around.foreign_masquerade = others.masquerade;
+        around.foreign_forward_drops = self.forward_drops(&links).await.map_err(reading(WHAT))?;
+        around.foreign_masquerade = self.masquerade(&links).await.map_err(reading(WHAT))?;
         Ok(around)
     }
 
@@ -539,7 +553,7 @@ fn shell() -> Device {
         fwmark: 0,
         mtu: 0,
         addresses: BTreeSet::new(),
-        peers: std::collections::BTreeMap::new(),
+        peers: BTreeMap::new(),
     }
 }
 
