@@ -230,7 +230,8 @@ fn forward_drop(stage: &Stage) -> Result<()> {
 
     // The same as an agent tells it of its host, with more.
     let host = "\"host\": {\"kernel\": \"6.1.0\", \"forwardsIpv4\": true, \"clockAheadSeconds\": -300,
-        \"underlay\": [{\"device\": \"eth0\", \"mtu\": 1280, \"reversePathFilter\": 1}], \"forwardDrops\": [\"inet firewalld filter_FORWARD\"]}";
+        \"underlay\": [{\"device\": \"eth0\", \"mtu\": 1280, \"reversePathFilter\": 1}], \"forwardDrops\": [\"inet firewalld filter_FORWARD\"],
+        \"podNetwork\": {\"devices\": [\"cni0\"], \"masquerade\": [{\"chain\": \"ip nat CNI-*\"}, {\"chain\": \"ip nat KUBE-POSTROUTING\", \"onlyMarked\": true}]}}";
     report(
         stage,
         "a",
@@ -246,6 +247,14 @@ fn forward_drop(stage: &Stage) -> Result<()> {
     )?;
     found.has("mtu", "problem", "Node a", &["eth0 is 1280"])?;
     found.has("clock-node", "problem", "Node a", &["300 s behind"])?;
+    found.has(
+        "pod-network",
+        "ok",
+        "",
+        &[
+            "on a: plug-ins of the CNI project (cni0), masquerade in ip nat CNI-*, of marked packets alone in ip nat KUBE-POSTROUTING",
+        ],
+    )?;
     report(
         stage,
         "a",
