@@ -291,7 +291,6 @@ pub struct HostFacts {
 #[serde(rename_all = "camelCase")]
 pub struct PodNetworkFacts {
     /// Devices of network plug-ins, like cni0, flannel.1 or cilium_host; those that Calico makes for each pod are `cali*`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"), inner(length(max = 16)))]
     pub devices: Vec<String>,
     /// Chains of other nftables tables, those of iptables-nft too, that give packets an address of the node as their source.
