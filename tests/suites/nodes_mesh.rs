@@ -80,6 +80,10 @@ fn combination(cni: Cni, proxy: ProxyMode) -> Vec<Trial> {
             "kubectl exec and logs work on pods of every site that the API server reaches",
             mesh::exec_and_logs,
         ),
+        test(
+            "doctor names the CNI and where it masquerades",
+            mesh::cni_named,
+        ),
     ];
     if (cni, proxy) == (Cni::Bridge, ProxyMode::Nftables) {
         trials.extend([

@@ -323,6 +323,23 @@ impl Tieline {
         self.cluster.gateways(site)
     }
 
+    /// The findings of `tieline doctor`.
+    ///
+    /// # Errors
+    ///
+    /// The program does not run, or does not print a report.
+    pub fn doctor(&self) -> Result<Vec<serde_json::Value>> {
+        let output = Command::new(Programs::find()?.cli)
+            .args(["doctor", "-o", "json"])
+            .env("KUBECONFIG", &self.kubeconfig)
+            .output()
+            .context("running tieline doctor")?;
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        let findings = report["findings"].as_array().context("no findings")?;
+        Ok(findings.clone())
+    }
+
     /// The program, for people who want to look around.
     #[must_use]
     pub fn helm_path(&self) -> &Path {

@@ -2,11 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::nodes::NodeLab;
-use e2e::world::Programs;
-use serde_json::Value;
 
 use super::stage::{PATIENCE, Ranges, Stage, condition, peer_name, until, within};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Lets through what the node's own network needs, and nothing of the mesh.
@@ -119,18 +116,11 @@ fn dropped(
 
 /// What doctor says is to be done about a node's forward chain.
 fn doctor(stage: &Stage, node: &str) -> Result<String> {
-    let output = Command::new(Programs::find()?.cli)
-        .args(["doctor", "-o", "json"])
-        .env("KUBECONFIG", stage.lab.control_plane().kubeconfig())
-        .output()
-        .context("running tieline doctor")?;
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let findings = report["findings"].as_array().context("no findings")?;
+    let findings = stage.tieline.doctor()?;
     let place = format!("Node {node}");
     let found = findings
         .iter()
         .find(|it| it["id"] == "forward-drop" && it["where"] == place.as_str());
-    let found = found.with_context(|| format!("doctor is silent about {place}: {report}"))?;
+    let found = found.with_context(|| format!("doctor is silent about {place}: {findings:?}"))?;
     Ok(found["action"].as_str().unwrap_or_default().to_owned())
 }

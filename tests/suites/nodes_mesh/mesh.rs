@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use e2e::lab::{Family, Flows};
-use e2e::nodes::{DNS_SERVICE, url};
+use e2e::nodes::{Cni, DNS_SERVICE, url};
+use e2e::world::eventually;
 
 use crate::real_nodes::{
     endpoints, families, named, nothing_crosses, pods_talk, servers, services, until,
@@ -186,6 +187,31 @@ pub(crate) fn uninstalled(world: &mut World) -> Result<()> {
     let (sent, lost) = report.totals();
     println!("{}: inside sites {lost} of {sent} lost", world.name);
     report.expect_no_loss()
+}
+
+/// What the agents tell of it: a CNI that is plug-ins alone has no object in the API server.
+pub(crate) fn cni_named(world: &mut World) -> Result<()> {
+    world.up()?;
+    let words = match world.cni {
+        Cni::Bridge => ["plug-ins of the CNI project (cni0)", "masquerade in"],
+        Cni::Flannel => ["flannel (cni0, flannel.1)", "masquerade in"],
+        // No device of its own, no masquerade.
+        Cni::Plain => ["", ""],
+    };
+    // An agent whose first look was before its node's first pod looks again.
+    let text = eventually("doctor to name the CNI", Duration::from_secs(90), || {
+        let findings = world.tieline.doctor()?;
+        let found = findings.iter().find(|it| it["id"] == "pod-network");
+        let text = found.map_or("", |it| it["message"].as_str().unwrap_or_default());
+        ensure!(
+            words.iter().all(|word| text.contains(word))
+                && text.is_empty() == (world.cni == Cni::Plain),
+            "doctor says of the pod network: '{text}'"
+        );
+        Ok(text.to_owned())
+    })?;
+    println!("{}: {text}", world.name);
+    Ok(())
 }
 
 pub(crate) fn nothing_left(world: &mut World) -> Result<()> {

@@ -25,11 +25,10 @@ pub(crate) struct World {
     pub(crate) pods: Vec<Pod>,
     pub(crate) tieline: Tieline,
     installed: bool,
-    /// What nodes held before the last installation, where a test asks for that.
+    /// What nodes held before the last installation.
     before: BTreeMap<String, Dump>,
     pub(crate) lab: NodeLab,
     pub(crate) cni: Cni,
-    proxy: ProxyMode,
     /// For what is printed.
     pub(crate) name: String,
 }
@@ -48,7 +47,7 @@ impl World {
     }
 
     fn with(name: String, options: Options) -> Result<Self> {
-        let (cni, proxy) = (options.cni, options.proxy);
+        let cni = options.cni;
         let lab = NodeLab::start_with(options)?;
         lab.wait_ready(PATIENCE)?;
         println!("{name}: nodes Ready after {:.1?}", lab.age());
@@ -75,7 +74,6 @@ impl World {
             before: BTreeMap::new(),
             lab,
             cni,
-            proxy,
             name,
         })
     }
@@ -83,9 +81,7 @@ impl World {
     /// Tieline installed and Ready; does nothing when it is.
     pub(crate) fn up(&mut self) -> Result<()> {
         if !self.installed {
-            if dual_stack(self.cni, self.proxy) {
-                self.before = self.dumps()?;
-            }
+            self.before = self.dumps()?;
             let took = self.tieline.bring_up(&self.lab)?;
             println!("{}: helm install to Ready {took:.1?}", self.name);
             self.installed = true;
@@ -107,6 +103,7 @@ impl World {
 
     /// Fails unless the nodes hold what they held before the installation.
     pub(crate) fn as_before(&self) -> Result<()> {
+        ensure!(!self.before.is_empty(), "nothing was installed");
         let now = self.dumps()?;
         let differences: Vec<String> = self
             .before
