@@ -336,6 +336,9 @@ impl Linux {
             Change::RemoveFirewall => return Ok(u64::from(self.firewall.remove().await?)),
             Change::CreateDevice(name, device) | Change::ConfigureDevice(name, device) => {
                 let private_key = secrets.private_keys.get(name);
+                if matches!(self.wireguard, Wireguard::Kernel(_)) {
+                    self.sysctls.expect(sysctl::REDIRECTS, "0");
+                }
                 self.wireguard
                     .ensure(netlink, *name, device, private_key)
                     .await?;

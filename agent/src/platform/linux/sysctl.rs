@@ -18,6 +18,10 @@ const MOUNTED: &str = "/host/proc/sys";
 /// What makes a host a router, in IPv4 and IPv6.
 const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
+/// What the kernel's WireGuard switches off for the whole host when a device of it comes up, and never on again (`wg_open` in
+/// drivers/net/wireguard/device.c).
+pub(super) const REDIRECTS: &str = "net/ipv4/conf/all/send_redirects";
+
 /// Sysctls that are read back: every one that was ever set, so that what is not wanted is not looked at. What the host had
 /// before is kept in a file, for [`Sysctls::restore`].
 #[derive(Debug)]
@@ -94,6 +98,15 @@ impl Sysctls {
         }
         if news && let Err(error) = state::save(&self.file, &self.changes) {
             tracing::warn!(%error, "what {path} was before cannot be kept, so the clean-up will not restore it");
+        }
+    }
+
+    /// Writes down what a setting is before the kernel makes this value of it by itself.
+    pub(super) fn expect(&mut self, path: &str, value: &str) {
+        if let Ok(now) = get(path)
+            && now != value
+        {
+            self.remember(path, &now, value);
         }
     }
 
