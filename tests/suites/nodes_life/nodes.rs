@@ -17,8 +17,9 @@ const AGENT_NOT_READY: &str = "tieline.dev/agent-not-ready";
 /// From the change of its node's address until an operator sees and writes again: its connections are given up after 20 s.
 const SEEN_AGAIN: Duration = Duration::from_secs(45);
 
-/// From a gateway's power off and the deletion of its Node to its site's next answer.
-const TAKEN_OVER: Duration = Duration::from_secs(20);
+/// From a gateway's power off and the deletion of its Node to its site's next answer: a second, and the 15 s of a Lease before that
+/// where the leading operator ran on it.
+const TAKEN_OVER: Duration = Duration::from_secs(30);
 
 pub(crate) fn rebooted() -> Result<()> {
     within(Ranges::Planned, |stage| {
