@@ -337,7 +337,7 @@ impl Linux {
             Change::CreateDevice(name, device) | Change::ConfigureDevice(name, device) => {
                 let private_key = secrets.private_keys.get(name);
                 if matches!(self.wireguard, Wireguard::Kernel(_)) {
-                    self.sysctls.expect(sysctl::REDIRECTS, "0");
+                    self.sysctls.foresee(sysctl::REDIRECTS, "0");
                 }
                 self.wireguard
                     .ensure(netlink, *name, device, private_key)

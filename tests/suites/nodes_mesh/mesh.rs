@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use e2e::lab::{Family, Flows};
 use e2e::nodes::{Cni, DNS_SERVICE, url};
-use e2e::world::eventually;
+use e2e::world::{NAMESPACE, eventually};
+use serde_json::Value;
 
 use crate::real_nodes::{
     endpoints, families, named, nothing_crosses, pods_talk, servers, services, until,
@@ -195,11 +196,12 @@ pub(crate) fn cni_named(world: &mut World) -> Result<()> {
     let words = match world.cni {
         Cni::Bridge => ["plug-ins of the CNI project (cni0)", "masquerade in"],
         Cni::Flannel => ["flannel (cni0, flannel.1)", "masquerade in"],
-        // No device of its own, no masquerade.
+        // No device of its own, no masquerade: nothing to tell of.
         Cni::Plain => ["", ""],
     };
     // An agent whose first look was before its node's first pod looks again.
     let text = eventually("doctor to name the CNI", Duration::from_secs(90), || {
+        all_have_looked(world)?;
         let findings = world.tieline.doctor()?;
         let found = findings.iter().find(|it| it["id"] == "pod-network");
         let text = found.map_or("", |it| it["message"].as_str().unwrap_or_default());
@@ -211,6 +213,26 @@ pub(crate) fn cni_named(world: &mut World) -> Result<()> {
         Ok(text.to_owned())
     })?;
     println!("{}: {text}", world.name);
+    Ok(())
+}
+
+/// Fails unless every node's agent tells of the one masquerade that is there under every CNI: kube-proxy's, of marked packets.
+fn all_have_looked(world: &World) -> Result<()> {
+    let get = ["get", "peers.tieline.dev", "-n", NAMESPACE, "-o", "json"];
+    let peers: Value = serde_json::from_str(&world.lab.control_plane().kubectl(&get)?)?;
+    let told = peers["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|peer| {
+            let chains = peer["status"]["host"]["podNetwork"]["masquerade"].as_array();
+            chains
+                .into_iter()
+                .flatten()
+                .any(|it| it["onlyMarked"] == true)
+        });
+    let (told, nodes) = (told.count(), world.lab.running().len());
+    ensure!(told == nodes, "{told} of {nodes} agents tell of kube-proxy");
     Ok(())
 }
 

@@ -151,7 +151,7 @@ fn differences(before: &Dump, after: &Dump) -> Vec<String> {
         let (mut table, mut chain) = (false, false);
         let lines = dump.area("nft").iter().filter(|line| {
             if line.starts_with("table ") {
-                table = line.ends_with(" kube-proxy {");
+                (table, chain) = (line.ends_with(" kube-proxy {"), false);
             }
             if line.starts_with("chain ") {
                 chain = line.starts_with("chain KUBE-");

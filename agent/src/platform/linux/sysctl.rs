@@ -102,7 +102,7 @@ impl Sysctls {
     }
 
     /// Writes down what a setting is before the kernel makes this value of it by itself.
-    pub(super) fn expect(&mut self, path: &str, value: &str) {
+    pub(super) fn foresee(&mut self, path: &str, value: &str) {
         if let Ok(now) = get(path)
             && now != value
         {

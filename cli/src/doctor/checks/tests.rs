@@ -34,6 +34,17 @@ fn only(facts: &Facts, id: &str) -> Finding {
     found[0].clone()
 }
 
+/// Fails unless a check has one finding of this severity with these words in it; `what`: the case.
+fn says_once(facts: &Facts, id: &str, severity: Severity, words: &str, what: &str) {
+    let finding = only(facts, id);
+    assert_eq!(finding.severity, severity, "{what}: {}", finding.message);
+    assert!(
+        finding.message.contains(words),
+        "{what}: {}",
+        finding.message
+    );
+}
+
 fn node(name: &str, cidr: Option<&str>, manager: &str) -> Value {
     let spec = cidr.map_or_else(
         || json!({}),

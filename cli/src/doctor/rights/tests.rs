@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject,
+};
 use k8s_openapi::serde_json::Value;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -52,15 +54,14 @@ fn grants(rules: Option<Vec<PolicyRule>>, namespace: &str) -> BTreeSet<Grant> {
 
 /// What an account is granted by all bindings that name it.
 fn granted(objects: &[Value], account: &str) -> BTreeSet<Grant> {
+    let names = |subjects: &Option<Vec<Subject>>| {
+        let mut subjects = subjects.iter().flatten();
+        subjects.any(|it| it.name == account)
+    };
     let mut all = BTreeSet::new();
     let cluster_roles: Vec<ClusterRole> = of(objects, "ClusterRole");
     for binding in of::<ClusterRoleBinding>(objects, "ClusterRoleBinding") {
-        if binding
-            .subjects
-            .iter()
-            .flatten()
-            .any(|it| it.name == account)
-        {
+        if names(&binding.subjects) {
             let role = cluster_roles
                 .iter()
                 .find(|role| role.metadata.name.as_ref() == Some(&binding.role_ref.name))
@@ -70,12 +71,7 @@ fn granted(objects: &[Value], account: &str) -> BTreeSet<Grant> {
     }
     let roles: Vec<Role> = of(objects, "Role");
     for binding in of::<RoleBinding>(objects, "RoleBinding") {
-        if binding
-            .subjects
-            .iter()
-            .flatten()
-            .any(|it| it.name == account)
-        {
+        if names(&binding.subjects) {
             assert_eq!(binding.role_ref.kind, "Role");
             let namespace = binding.metadata.namespace.unwrap();
             let role = roles

@@ -111,13 +111,7 @@ fn cni_and_masquerade_of_nodes_are_told_and_nodes_that_differ_are_a_warning() {
             .iter()
             .map(|(name, told)| (name.as_str(), told.clone()))
             .collect();
-        let finding = only(&with(&nodes), "pod-network");
-        assert_eq!(finding.severity, severity, "{what}: {}", finding.message);
-        assert!(
-            finding.message.contains(says),
-            "{what}: {}",
-            finding.message
-        );
+        says_once(&with(&nodes), "pod-network", severity, says, what);
     }
 }
 
