@@ -306,7 +306,7 @@ pub struct MasqueradeFacts {
     /// The chain, as `family table chain`; those that plug-ins make for each pod are one, `CNI-*`.
     #[schemars(schema_with = "schema::text::<192>")]
     pub chain: String,
-    /// True when only packets with a mark are changed, as kube-proxy does it with those of Services.
+    /// True when only packets with a mark are changed, as kube-proxy does it with those of Services in its mode iptables.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_marked: bool,
 }

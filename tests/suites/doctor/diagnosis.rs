@@ -252,7 +252,7 @@ fn forward_drop(stage: &Stage) -> Result<()> {
         "ok",
         "",
         &[
-            "on a: plug-ins of the CNI project (cni0), masquerade in ip nat CNI-*, of marked packets alone in ip nat KUBE-POSTROUTING",
+            "on a: plug-ins of the CNI project (cni0), masquerade in ip nat CNI-*, of marked packets or Services alone in ip nat KUBE-POSTROUTING",
         ],
     )?;
     report(

@@ -216,7 +216,7 @@ pub(crate) fn cni_named(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless every node's agent tells of the one masquerade that is there under every CNI: kube-proxy's, of marked packets.
+/// Fails unless every node's agent tells of the one masquerade that is there under every CNI: kube-proxy's.
 fn all_have_looked(world: &World) -> Result<()> {
     let get = ["get", "peers.tieline.dev", "-n", NAMESPACE, "-o", "json"];
     let peers: Value = serde_json::from_str(&world.lab.control_plane().kubectl(&get)?)?;
@@ -225,11 +225,8 @@ fn all_have_looked(world: &World) -> Result<()> {
         .into_iter()
         .flatten()
         .filter(|peer| {
-            let chains = peer["status"]["host"]["podNetwork"]["masquerade"].as_array();
-            chains
-                .into_iter()
-                .flatten()
-                .any(|it| it["onlyMarked"] == true)
+            let chains = peer["status"]["host"]["podNetwork"]["masquerade"].to_string();
+            chains.contains("kube-proxy") || chains.contains("KUBE-POSTROUTING")
         });
     let (told, nodes) = (told.count(), world.lab.running().len());
     ensure!(told == nodes, "{told} of {nodes} agents tell of kube-proxy");

@@ -209,6 +209,11 @@ mod tests {
             target("MASQUERADE"),
         ]);
         let cluster = test("==", source(), prefix("10.244.0.0", 16));
+        let hairpin = test(
+            "==",
+            json!({"concat": [source(), destination()]}),
+            json!("@hairpin"),
+        );
         BTreeMap::from([
             (
                 "ip nat POSTROUTING",
@@ -270,6 +275,13 @@ mod tests {
                 ],
             ),
             (
+                "ip newer-proxy nat-postrouting",
+                vec![
+                    json!([test("!=", mark(), json!(0)), {"masquerade": {"flags": "fully-random"}}]),
+                    json!([hairpin, {"masquerade": {"flags": "fully-random"}}]),
+                ],
+            ),
+            (
                 "ip quiet postrouting",
                 vec![json!([counter, {"accept": null}])],
             ),
@@ -324,6 +336,11 @@ mod tests {
             (
                 "ip kube-proxy nat-postrouting",
                 &[("ip kube-proxy masquerading", true)],
+            ),
+            // Connections of a pod to itself by a Service: kube-proxy 1.36 knows them without a mark.
+            (
+                "ip newer-proxy nat-postrouting",
+                &[("ip newer-proxy nat-postrouting", false)],
             ),
             ("ip quiet postrouting", &[]),
             ("ip tieline nat_post", &[]),

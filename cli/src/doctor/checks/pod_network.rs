@@ -123,7 +123,7 @@ impl Network {
                 .split(' ')
                 .skip(1)
                 .find_map(|word| owner(CHAINS, word));
-            // Older iptables tells no mark.
+            // Older iptables tells no mark, and in nftables mode connections of pods to themselves need none.
             if it.only_marked || owner == Some(KUBE_PROXY) {
                 marked.insert(it.chain.clone());
             } else {
@@ -175,7 +175,11 @@ impl std::fmt::Display for Network {
             write!(f, ", masquerade in {}", some(chains))?;
         }
         if !self.marked.is_empty() {
-            write!(f, ", of marked packets alone in {}", some(&self.marked))?;
+            write!(
+                f,
+                ", of marked packets or Services alone in {}",
+                some(&self.marked)
+            )?;
         }
         Ok(())
     }

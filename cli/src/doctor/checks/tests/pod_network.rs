@@ -57,7 +57,7 @@ fn cni_and_masquerade_of_nodes_are_told_and_nodes_that_differ_are_a_warning() {
             "flannel",
             vec![&flannel],
             Severity::Ok,
-            "on n0: flannel (cni0, flannel.1), masquerade in ip nat FLANNEL-POSTRTG, of marked packets alone in ip nat KUBE-POSTROUTING. Between sites planned sources are kept",
+            "on n0: flannel (cni0, flannel.1), masquerade in ip nat FLANNEL-POSTRTG, of marked packets or Services alone in ip nat KUBE-POSTROUTING. Between sites planned sources are kept",
         ),
         (
             "the first pod makes cni0",
