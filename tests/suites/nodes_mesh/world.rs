@@ -151,12 +151,13 @@ fn differences(before: &Dump, after: &Dump) -> Vec<String> {
         let (mut table, mut chain) = (false, false);
         let lines = dump.area("nft").iter().filter(|line| {
             if line.starts_with("table ") {
-                (table, chain) = (line.ends_with(" kube-proxy {"), false);
+                table = line.ends_with(" kube-proxy {");
             }
-            if line.starts_with("chain ") {
-                chain = line.starts_with("chain KUBE-");
-            }
-            !table && !chain
+            chain |= line.starts_with("chain KUBE-");
+            let skipped = table || chain;
+            // The table's own end comes after that of its last chain.
+            chain &= *line != "}";
+            !skipped
         });
         lines.cloned().collect()
     };
