@@ -57,7 +57,7 @@ const POD_CIDRS: [&[&str]; 9] = [
 
 /// One thing that happens. Numbers choose among the constants above.
 #[derive(Debug, Clone)]
-enum Event {
+pub enum Event {
     Join {
         cluster: usize,
         node: usize,
@@ -148,7 +148,7 @@ enum Event {
     },
 }
 
-fn event() -> impl Strategy<Value = Event> {
+pub fn event() -> impl Strategy<Value = Event> {
     let (l, c, n, s, v, r) = (
         0..LINKS.len(),
         0..CLUSTERS.len(),
@@ -187,7 +187,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// Where most histories begin, so that they do not spend their events on making clusters.
-fn beginning() -> World {
+pub fn beginning() -> World {
     let mut world = World::new();
     world.link("acme", POOLS[1]);
     world.cluster("acme", "a", true);
@@ -195,7 +195,7 @@ fn beginning() -> World {
     world
 }
 
-fn apply(world: &mut World, event: &Event, last: &Proposal) {
+pub fn apply(world: &mut World, event: &Event, last: &Proposal) {
     match event {
         Event::Join {
             cluster,

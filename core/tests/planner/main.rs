@@ -6,4 +6,5 @@ mod decisions;
 mod histories;
 mod mutations;
 mod notices;
+mod recorded;
 mod support;
