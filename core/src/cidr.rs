@@ -3,7 +3,7 @@
 //! A [`Prefix`] is always canonical (no host bits). A [`PrefixSet`] is always minimal: no member contains another and
 //! no two siblings stand where their parent would do, so equal sets of addresses are equal values.
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -71,63 +71,84 @@ impl fmt::Display for Family {
 
 /// A canonical CIDR: an address without host bits, and a prefix length in bits.
 ///
-/// Ordered by family, address and length, which is the order of a sorted routing table.
+/// Ordered by family, address and length, which is the order of a sorted routing table. Held as numbers: planning 100,000 nodes
+/// compares prefixes some million times.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Prefix(IpNet);
+pub struct Prefix {
+    family: Family,
+    /// The first address as a number in network order: upper and lower half.
+    high: u64,
+    low: u64,
+    len: u8,
+}
 
 impl Prefix {
     /// The prefix that contains `address`, `len` bits long; longer lengths are cut to the family's.
     #[must_use]
     pub fn containing(address: IpAddr, len: u8) -> Self {
-        let len = len.min(Family::of(address).host_len());
-        Self(IpNet::new(address, len).map_or_else(|_| IpNet::from(address), |net| net.trunc()))
+        Self::cut(Family::of(address), to_bits(address), len)
     }
 
     /// The prefix of one address: /32 or /128.
     #[must_use]
     pub fn host(address: IpAddr) -> Self {
-        Self(IpNet::from(address))
+        let family = Family::of(address);
+        Self::cut(family, to_bits(address), family.host_len())
     }
 
     /// Everything in one family: 0.0.0.0/0 or ::/0.
     #[must_use]
     pub fn everything(family: Family) -> Self {
-        match family {
-            Family::V4 => Self(IpNet::V4(Ipv4Net::default())),
-            Family::V6 => Self(IpNet::V6(Ipv6Net::default())),
+        Self::cut(family, 0, 0)
+    }
+
+    /// The prefix of a length that contains the address of a number.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)]
+    pub fn cut(family: Family, bits: u128, len: u8) -> Self {
+        let len = len.min(family.host_len());
+        let first = bits & !host_mask(family, len);
+        Self {
+            family,
+            high: (first >> 64) as u64,
+            low: first as u64,
+            len,
         }
     }
 
     /// First address.
     #[must_use]
     pub fn address(self) -> IpAddr {
-        self.0.network()
+        from_bits(self.family, self.first_bits())
     }
 
     /// Prefix length in bits. (A prefix is never empty, hence no `is_empty`.)
     #[must_use]
     #[allow(clippy::len_without_is_empty)]
     pub fn len(self) -> u8 {
-        self.0.prefix_len()
+        self.len
     }
 
     /// Family.
     #[must_use]
     pub fn family(self) -> Family {
-        Family::of(self.0.addr())
+        self.family
     }
 
     /// Whether `other` lies inside (or is equal).
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
-        self.family() == other.family() && self.0.contains(&other.0)
+        self.family == other.family
+            && self.len <= other.len
+            && (self.first_bits() ^ other.first_bits()) & !host_mask(self.family, self.len) == 0
     }
 
     /// Whether the address lies inside.
     #[must_use]
     pub fn contains_address(self, address: IpAddr) -> bool {
-        self.0.contains(&address)
+        self.family == Family::of(address)
+            && (self.first_bits() ^ to_bits(address)) & !host_mask(self.family, self.len) == 0
     }
 
     /// Whether the two share an address.
@@ -139,42 +160,59 @@ impl Prefix {
     /// The address at an offset from the first one; `None` behind the end.
     #[must_use]
     pub fn nth(self, offset: u128) -> Option<IpAddr> {
-        let bits = u32::from(self.family().host_len() - self.len());
-        if bits < 128 && offset >> bits != 0 {
-            return None;
-        }
-        Some(from_bits(self.family(), to_bits(self.address()) + offset))
+        (offset <= host_mask(self.family, self.len))
+            .then(|| from_bits(self.family, self.first_bits() + offset))
     }
 
     /// First address as a number.
     #[must_use]
     pub fn first_bits(self) -> u128 {
-        to_bits(self.address())
+        u128::from(self.high) << 64 | u128::from(self.low)
     }
 
     /// Last address as a number.
     #[must_use]
     pub fn last_bits(self) -> u128 {
-        to_bits(self.0.broadcast())
+        self.first_bits() | host_mask(self.family, self.len)
     }
 
     /// The two halves; `None` for a single address.
     #[must_use]
     pub fn halves(self) -> Option<[Self; 2]> {
-        let mut halves = self.0.subnets(self.len() + 1).ok()?;
-        Some([Self(halves.next()?), Self(halves.next()?)])
+        if self.len == self.family.host_len() {
+            return None;
+        }
+        let len = self.len + 1;
+        Some([self.first_bits(), self.last_bits()].map(|bits| Self::cut(self.family, bits, len)))
     }
 
     /// The prefix one bit shorter; `None` for a whole family.
     #[must_use]
     pub fn parent(self) -> Option<Self> {
-        self.0.supernet().map(|net| Self(net.trunc()))
+        let len = self.len.checked_sub(1)?;
+        Some(Self::cut(self.family, self.first_bits(), len))
     }
 
-    /// The underlying network type.
+    /// As the field's usual library has it.
     #[must_use]
     pub fn net(self) -> IpNet {
-        self.0
+        let address = self.address();
+        IpNet::new(address, self.len).unwrap_or_else(|_| IpNet::from(address))
+    }
+}
+
+impl From<IpNet> for Prefix {
+    /// Host bits are cut off.
+    fn from(net: IpNet) -> Self {
+        Self::containing(net.addr(), net.prefix_len())
+    }
+}
+
+/// The bits behind a prefix length.
+fn host_mask(family: Family, len: u8) -> u128 {
+    match family.host_len() - len {
+        128 => u128::MAX,
+        bits => (1 << bits) - 1,
     }
 }
 
@@ -199,13 +237,13 @@ pub fn from_bits(family: Family, bits: u128) -> IpAddr {
 
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0.to_string())
+        f.pad(&self.net().to_string())
     }
 }
 
 impl fmt::Debug for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        write!(f, "{}", self.net())
     }
 }
 
@@ -221,7 +259,7 @@ impl std::str::FromStr for Prefix {
                 canonical: net.trunc(),
             });
         }
-        Ok(Self(net))
+        Ok(net.into())
     }
 }
 
