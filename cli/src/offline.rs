@@ -123,7 +123,7 @@ impl Reader {
             "VpnAttachment" if ours => convert::vpn(&typed(object)?)
                 .map(|(name, vpn)| drop(self.fleet.vpns.insert(name, vpn))),
             "AddressLedger" if ours => convert::ledger(&typed(object)?)
-                .map(|(name, ledger)| drop(self.before.ledgers.insert(name, ledger))),
+                .map(|(name, ledger)| drop(self.before.ledgers.insert(name, ledger.into()))),
             "NetworkPlan" if ours => convert::network_plan(&typed(object)?)
                 .map(|plan| drop(self.before.plans.insert(plan.link.clone(), plan))),
             "Peer" if ours => self.peer(&typed(object)?),

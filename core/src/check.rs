@@ -84,7 +84,7 @@ impl<'a> Case<'a> {
     }
 
     fn old(&self, name: &LedgerName) -> Option<&'a Ledger> {
-        self.before.ledgers.get(name)
+        self.before.ledgers.get(name).map(AsRef::as_ref)
     }
 }
 

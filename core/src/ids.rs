@@ -74,6 +74,17 @@ macro_rules! name_type {
                 if $check(&text) { Ok(Self(text.into())) } else { Err(NameError::$error(text)) }
             }
 
+            /// The name that valid names make, joined by dots. Only its length can be wrong then.
+            ///
+            /// # Errors
+            /// [`NameError`] when it is too long, or no name of this kind.
+            #[allow(dead_code)]
+            pub(crate) fn joined(parts: &[&str]) -> Result<Self, NameError> {
+                let text = parts.join(".");
+                debug_assert!(parts.iter().all(|part| is_subdomain(part)));
+                if text.len() <= MAX_OBJECT_NAME { Ok(Self(text.into())) } else { Err(NameError::$error(text)) }
+            }
+
             /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
@@ -165,7 +176,23 @@ impl NodeId {
     /// # Errors
     /// [`NameError`] when cluster and node name together exceed 253 characters.
     pub fn peer(&self) -> Result<PeerName, NameError> {
-        PeerName::new(format!("{}.{}", self.cluster, self.node))
+        PeerName::joined(&[self.cluster.as_str(), self.node.as_str()])
+    }
+
+    /// What no node of a cluster comes before: where its nodes begin in a sorted map.
+    #[must_use]
+    pub fn first_of(cluster: &ClusterName) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            node: NodeName("0".into()),
+        }
+    }
+
+    /// Whether this node's Peer has this name.
+    #[must_use]
+    pub fn is_called(&self, peer: &PeerName) -> bool {
+        let rest = peer.as_str().strip_prefix(self.cluster.as_str());
+        rest.and_then(|rest| rest.strip_prefix('.')) == Some(self.node.as_str())
     }
 }
 
@@ -234,6 +261,18 @@ mod tests {
             let error = SiteName::new(bad).unwrap_err();
             assert!(error.to_string().contains("lower-case"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_peer_is_told_from_one_of_a_cluster_whose_name_begins_alike() {
+        let id = |cluster: &str, node: &str| NodeId {
+            cluster: ClusterName::new(cluster).unwrap(),
+            node: NodeName::new(node).unwrap(),
+        };
+        let peer = id("a", "b.c").peer().unwrap();
+        assert!(id("a", "b.c").is_called(&peer));
+        assert!(!id("a", "c").is_called(&peer));
+        assert!(!id("ab", "c").is_called(&peer));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::ids::{ClusterName, Lineage, NodeName, SiteName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Which ledger.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,8 +45,8 @@ impl LedgerName {
     }
 }
 
-/// All ledgers.
-pub type Ledgers = BTreeMap<LedgerName, Ledger>;
+/// All ledgers. They are shared: a change makes one ledger anew, and all others are passed on as they are.
+pub type Ledgers = BTreeMap<LedgerName, Arc<Ledger>>;
 
 /// The record of grants of one level.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::ids::{ClusterName, Lineage, LinkName, PeerName, SegmentName, SiteName
 use crate::keys::PublicKey;
 use crate::peer::Endpoint;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the operator decided for one link. Lists are sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,15 @@ impl NetworkPlan {
     /// The segment of a name.
     #[must_use]
     pub fn segment(&self, name: &SegmentName) -> Option<&Segment> {
-        self.segments.iter().find(|segment| segment.name == *name)
+        let at = self.segments.binary_search_by(|own| own.name.cmp(name));
+        Some(&self.segments[at.ok()?])
+    }
+
+    /// Rank of each gateway.
+    #[must_use]
+    pub fn ranks(&self) -> BTreeMap<&PeerName, u8> {
+        let gateways = self.segments.iter().flat_map(|segment| &segment.gateways);
+        gateways.map(|it| (&it.peer, it.rank)).collect()
     }
 
     /// The site of a name.

@@ -21,6 +21,7 @@ use crate::world::World;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use tieline_core::fleet::Fleet;
 use tieline_core::ids::{ClusterName, Lineage, LinkName, PeerName};
 use tieline_core::ledger::{Ledger, LedgerName, Ledgers, Owner, State, Use};
@@ -129,7 +130,7 @@ pub fn freeze(index: &Index, world: &mut World, seen: &mut Seen) -> BTreeMap<Led
         let highest = highest_seen(index, seen, name, ledger);
         if highest > ledger.revision {
             if accepted >= highest {
-                ledger.revision = highest;
+                Arc::make_mut(ledger).revision = highest;
             } else {
                 frozen.insert(name.clone(), behind(name, ledger.revision, highest, None));
             }
@@ -222,7 +223,9 @@ fn keep_height(index: &Index, world: &mut World, seen: &Seen) {
         });
     let height = remembered.chain(told).chain(carried).max().unwrap_or(0);
     if let Some(hub) = world.before.ledgers.get_mut(&LedgerName::Hub) {
-        hub.revision = hub.revision.max(height);
+        if hub.revision < height {
+            Arc::make_mut(hub).revision = height;
+        }
     }
 }
 

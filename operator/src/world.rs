@@ -10,6 +10,7 @@ use crate::index::Index;
 use crate::write::MANAGER;
 use k8s_openapi::api::core::v1::Node;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tieline_core::cidr::Prefix;
 use tieline_core::fleet::{self, Fleet};
 use tieline_core::ids::{ClusterName, Lineage, LinkName, NodeId, PeerName, SiteName, VpnName};
@@ -110,7 +111,10 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
 
     let mut broken = Vec::new();
     let ledgers = collect(
-        index.ledgers.iter().map(|(_, it)| convert::ledger(it)),
+        index
+            .ledgers
+            .iter()
+            .map(|(_, it)| convert::ledger(it).map(|(name, ledger)| (name, Arc::new(ledger)))),
         &mut broken,
     );
     let plans: BTreeMap<LinkName, NetworkPlan> = collect(

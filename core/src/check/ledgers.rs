@@ -24,7 +24,8 @@ pub(super) fn check(case: &mut Case<'_>) {
         }
     }
     let empty = Ledger::empty(case.before.lineage.clone());
-    let hub = proposal.ledgers.get(&LedgerName::Hub).unwrap_or(&empty);
+    let hub = proposal.ledgers.get(&LedgerName::Hub);
+    let hub = hub.map_or(&empty, |hub| hub);
     hub_level(case, hub);
     new_blocks(case, hub);
     let mut sites: BTreeMap<&ClusterName, BTreeMap<&str, &SiteName>> = BTreeMap::new();

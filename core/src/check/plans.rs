@@ -49,6 +49,7 @@ fn revision(case: &mut Case<'_>, plan: &NetworkPlan) {
         .proposal
         .ledgers
         .get(&LedgerName::Hub)
+        .map(AsRef::as_ref)
         .or_else(|| case.old(&LedgerName::Hub));
     let lineage = hub.map_or(&case.before.lineage, |hub| &hub.lineage);
     if plan.lineage != *lineage {

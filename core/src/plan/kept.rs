@@ -1,27 +1,25 @@
 //! Nodes of links that are only shown: as their plan and their ledgers have them, whatever happened since.
 
-use super::members::Members;
-use super::network::ranks;
-use super::{Before, NodePlan};
+use super::proposal::{Before, NodePlan};
 use crate::cidr::Prefix;
 use crate::fleet::Fleet;
-use crate::ids::NodeId;
+use crate::ids::{LinkName, NodeId};
 use crate::ledger::{LedgerName, Owner, State, Use};
 use crate::network_plan::Class;
 use std::collections::BTreeMap;
 
-/// Nodes of links that are only shown: as their plan and their ledgers have them.
+/// Nodes of links that are not `planned`: as their plan and their ledgers have them.
 pub(super) fn kept_nodes(
     fleet: &Fleet,
     before: &Before,
-    members: &Members<'_>,
+    planned: &[&LinkName],
 ) -> BTreeMap<NodeId, NodePlan> {
     let mut nodes = BTreeMap::new();
     for (link, plan) in &before.plans {
-        if !fleet.links.contains_key(link) || members.links.contains(&link) {
+        if !fleet.links.contains_key(link) || planned.contains(&link) {
             continue;
         }
-        let ranks = ranks(plan);
+        let ranks = plan.ranks();
         for cluster in &plan.clusters {
             let Some(ledger) = before
                 .ledgers

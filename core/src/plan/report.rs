@@ -1,11 +1,48 @@
-//! Collects what could not be done. Sorted and without duplicates, so that the same trouble gives the same report.
+//! What could not be done, as data. Sorted and without duplicates, so that the same trouble gives the same report.
 
-use super::{Notice, PlanReport};
 use crate::ids::LinkName;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What could not be done, as data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// What the user must change.
+    pub refusals: Vec<Notice>,
+    /// What is expected to come, and what it waits for.
+    pub waiting: Vec<Notice>,
+    /// For links with mode Plan: what would change, in words.
+    pub withheld: BTreeMap<LinkName, Vec<String>>,
+}
+
+/// One thing that could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Notice {
+    /// Kind of the object concerned: ClusterLink, Cluster, Site, VpnAttachment, Node, AddressLedger.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The link concerned, when it is known.
+    pub link: Option<LinkName>,
+    /// One CamelCase word for machines.
+    pub reason: String,
+    /// A sentence for people: what is wrong, where, what would help. Stable: no times, sorted lists.
+    pub message: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {}: {}: {}",
+            self.kind, self.name, self.reason, self.message
+        )
+    }
+}
 
 /// The report while it is made.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Reporter {
     refusals: BTreeSet<Notice>,
     waiting: BTreeSet<Notice>,
@@ -36,6 +73,12 @@ impl Reporter {
     ) {
         self.waiting
             .insert(notice(kind, name, link, reason, message));
+    }
+
+    /// What another part of the planner has to say.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.refusals.extend(other.refusals.iter().cloned());
+        self.waiting.extend(other.waiting.iter().cloned());
     }
 
     /// The report.

@@ -1,6 +1,7 @@
 //! The checker finds what is broken: every kind of corruption of a good proposal.
 
 use crate::support::*;
+use std::sync::Arc;
 use tieline_core::check::check;
 use tieline_core::fleet::PerFamily;
 use tieline_core::ids::{Lineage, NodeName, PeerName, SegmentName};
@@ -48,14 +49,12 @@ fn corrupt(what: &str, change: impl FnOnce(&mut Proposal), expected: &str) {
 }
 
 fn hub(proposal: &mut Proposal) -> &mut Ledger {
-    proposal.ledgers.get_mut(&LedgerName::Hub).unwrap()
+    Arc::make_mut(proposal.ledgers.get_mut(&LedgerName::Hub).unwrap())
 }
 
 fn ledger<'p>(proposal: &'p mut Proposal, cluster: &str) -> &'p mut Ledger {
-    proposal
-        .ledgers
-        .get_mut(&LedgerName::Cluster(cluster_name(cluster)))
-        .unwrap()
+    let name = LedgerName::Cluster(cluster_name(cluster));
+    Arc::make_mut(proposal.ledgers.get_mut(&name).unwrap())
 }
 
 fn acme(proposal: &mut Proposal) -> &mut NetworkPlan {
@@ -292,7 +291,7 @@ fn revisions_that_fall_or_stand_still() {
     );
     let (mut world, _) = grown();
     let hub = world.before.ledgers.get_mut(&LedgerName::Hub);
-    hub.unwrap().revision = 9;
+    Arc::make_mut(hub.unwrap()).revision = 9;
     let mut proposal = world.look();
     assert_eq!(acme(&mut proposal).revision, 10);
     acme(&mut proposal).revision = 9;

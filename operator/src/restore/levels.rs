@@ -10,6 +10,7 @@ use crate::world::World;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use tieline_core::cidr::{Prefix, PrefixSet};
 use tieline_core::ids::ClusterName;
 use tieline_core::ledger::{Grant, Ledger, LedgerName, Owner, State, Use};
@@ -73,7 +74,7 @@ pub fn agree(
     frozen: &BTreeMap<LedgerName, Frozen>,
 ) -> Vec<Disagreement> {
     let mut left = Vec::new();
-    let clusters: Vec<(ClusterName, Ledger)> = world
+    let clusters: Vec<(ClusterName, Arc<Ledger>)> = world
         .before
         .ledgers
         .iter()
@@ -107,7 +108,8 @@ pub fn agree(
             .before
             .ledgers
             .entry(LedgerName::Hub)
-            .or_insert_with(|| Ledger::empty(lineage));
+            .or_insert_with(|| Arc::new(Ledger::empty(lineage)));
+        let hub = Arc::make_mut(hub);
         hub.grants.extend(recorded);
         hub.grants.sort();
         hub.revision += 1;
@@ -121,7 +123,7 @@ fn disagreement(
     cluster: &ClusterName,
     ledger: &Ledger,
 ) -> Option<Disagreement> {
-    let hub = world.before.ledgers.get(&LedgerName::Hub);
+    let hub = world.before.hub();
     let grants = hub.map(|hub| hub.grants.as_slice()).unwrap_or_default();
     let live = || grants.iter().filter(|it| it.state != State::Released);
     let owner = Owner::Cluster(cluster.clone());

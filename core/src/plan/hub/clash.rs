@@ -1,17 +1,20 @@
 //! Why there is no address, in words: clashes with both sides and free alternatives, and exhausted pools.
 
-use super::hub::{Hub, occupies};
-use super::members::Members;
-use super::ranges::Holder;
-use super::report::{Reporter, listed};
-use super::space::{Busy, FreeSpace};
+use super::book::{Clash, HubBook};
+use super::membership::Membership;
+use super::pools::field;
+use super::ranges::{Holder, occupies};
 use crate::cidr::{Family, Prefix};
-use crate::ids::LinkName;
+use crate::ids::{LinkName, NodeName};
 use crate::ledger::Use;
+use crate::plan::exchange::{BlockAsk, NodeClash, Wish};
+use crate::plan::lengths::Lengths;
+use crate::plan::report::{Reporter, listed};
+use crate::plan::space::{Busy, FreeSpace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-impl<'a> Hub<'a> {
+impl<'a> HubBook<'a> {
     /// Why a link's pools have no block left, and what would help.
     pub(super) fn exhausted(
         &mut self,
@@ -21,16 +24,13 @@ impl<'a> Hub<'a> {
         len: u8,
     ) -> String {
         let pools: Vec<Prefix> = self
-            .pools(link, used_for)
+            .pools
+            .of(link, used_for)
             .iter()
             .copied()
             .filter(|pool| pool.family() == family)
             .collect();
-        let field = if used_for == Use::Pod {
-            "podPools"
-        } else {
-            "meshPools"
-        };
+        let field = field(used_for);
         if pools.is_empty() {
             return format!(
                 "ClusterLink {link} has no {family} range in addressing.{field}: add one"
@@ -38,7 +38,7 @@ impl<'a> Hub<'a> {
         }
         let largest = pools
             .iter()
-            .filter_map(|pool| self.space(link, *pool, used_for).largest())
+            .filter_map(|pool| self.space(link, *pool, used_for).free.largest())
             .min();
         let covering: BTreeSet<String> = pools
             .iter()
@@ -95,7 +95,7 @@ impl<'a> Hub<'a> {
     }
 
     /// One notice for each clash, with both sides and free alternatives.
-    pub(super) fn report_clashes(&self, members: &Members<'a>, report: &mut Reporter) {
+    pub(super) fn report_clashes(&self, members: &Membership<'a>, report: &mut Reporter) {
         let mut free: BTreeMap<(Family, u8), Vec<Prefix>> = BTreeMap::new();
         for clash in &self.clashes {
             let key = (clash.prefix.family(), clash.prefix.len());
@@ -142,6 +142,118 @@ impl<'a> Hub<'a> {
                     clash.subject, clash.prefix
                 ),
             );
+        }
+    }
+}
+
+impl<'a> HubBook<'a> {
+    /// Says that a cluster has no first block.
+    pub(super) fn report_no_block(
+        &mut self,
+        wish: &Wish<'a>,
+        ask: BlockAsk,
+        report: &mut Reporter,
+    ) {
+        let BlockAsk {
+            used_for,
+            family,
+            len,
+        } = ask;
+        let why = self.exhausted(wish.link, used_for, family, len);
+        report.refuse(
+            "Cluster",
+            wish.name.as_str(),
+            Some(wish.link),
+            "PoolExhausted",
+            format!(
+                "Cluster {} needs one more {family} block, a /{len}, but {why}",
+                wish.name
+            ),
+        );
+    }
+
+    /// Says which nodes have no share, and why.
+    pub(super) fn report_missing(
+        &mut self,
+        wish: &Wish<'a>,
+        missing: &BTreeMap<(Use, Family), Vec<NodeName>>,
+        report: &mut Reporter,
+    ) {
+        for ((used_for, family), nodes) in missing {
+            let blocks = &self.holdings(wish.name).blocks;
+            let has_block =
+                *used_for == Use::Mesh || blocks.iter().any(|block| block.family() == *family);
+            if !has_block {
+                continue; // the missing block is reported already
+            }
+            let lengths = Lengths::of(wish.addressing, *used_for, *family);
+            let what = match used_for {
+                Use::Pod => "pods",
+                Use::Mesh => "the mesh",
+            };
+            let why = self.exhausted(wish.link, *used_for, *family, lengths.block);
+            report.refuse(
+                "Cluster",
+                wish.name.as_str(),
+                Some(wish.link),
+                "PoolExhausted",
+                format!(
+                    "{} node(s) of Cluster {} have no {family} range for {what}, a /{} each: {}. The cluster's blocks are full, and {why}",
+                    nodes.len(),
+                    wish.name,
+                    lengths.node,
+                    listed(nodes)
+                ),
+            );
+        }
+    }
+
+    /// Says what the pod ranges of left-out nodes meet. At the end of the run, so that the next run says the same.
+    pub(super) fn note_clashing_nodes(
+        &mut self,
+        wish: &Wish<'a>,
+        nodes: &[NodeClash],
+        members: &Membership<'a>,
+        report: &mut Reporter,
+    ) {
+        type Sides<'a> = Vec<(Prefix, Holder<'a>)>;
+        let mut clashes: BTreeMap<Sides<'a>, Vec<(Prefix, &NodeName)>> = BTreeMap::new();
+        for clash in nodes {
+            let lost = &self.holdings(wish.name).lost;
+            // The clash of a whole range is reported once, with the cluster.
+            let mut seen = clash.pod_cidrs.iter();
+            if seen.any(|prefix| lost.iter().any(|lost| lost.contains(*prefix))) {
+                continue;
+            }
+            let elsewhere = clash.pod_cidrs.iter().find_map(|prefix| {
+                let held = self.clashing(*prefix, Holder::Pods(wish.name), members);
+                (!held.is_empty()).then_some((*prefix, held))
+            });
+            if let Some((prefix, held)) = elsewhere {
+                let nodes = clashes.entry(held).or_default();
+                nodes.push((prefix, &clash.node));
+            } else if let Some((prefix, other, owner)) = &clash.within {
+                report.refuse(
+                    "Node",
+                    clash.node.as_str(),
+                    Some(wish.link),
+                    "RangeClash",
+                    format!(
+                        "podCIDR {prefix} of node {} overlaps {other} of node {owner} in Cluster {}, which was first; the node is left out: delete one of the two Node objects, and let it register again with a podCIDR of its own",
+                        clash.node, wish.name
+                    ),
+                );
+            }
+        }
+        for nodes in clashes.into_values() {
+            let names = listed(nodes.iter().map(|(_, node)| node));
+            let subject = format!("podCIDR of node {names} in Cluster {}:", wish.name);
+            self.note(Clash {
+                new: Holder::Pods(wish.name),
+                subject,
+                prefix: nodes[0].0,
+                link: Some(wish.link),
+            });
         }
     }
 }

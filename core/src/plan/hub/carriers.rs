@@ -1,18 +1,30 @@
 //! Which segment carries what belongs to no node: services, LANs, VPNs. Sticky: the segment that carries it goes on.
 
-use super::Before;
-use super::exports::Memory;
-use super::network::Draft;
-use super::report::{Reporter, listed};
+use super::book::HubBook;
+use super::membership::Membership;
+use super::vpn_indexes::{VPNS_PER_SITE, VpnIndexes};
 use crate::cidr::PrefixSet;
-use crate::ids::{ClusterName, SegmentName, SiteName, VpnName};
-use crate::network_plan::{Allow, Class, ClassPrefix, PlanVpn, Segment};
+use crate::fleet::Fleet;
+use crate::ids::{ClusterName, LinkName, SegmentName, VpnName};
+use crate::network_plan::{Allow, Class, ClassPrefix, NetworkPlan, PlanVpn, Segment};
+use crate::plan::report::{Reporter, listed};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// VPNs that a site can have: device indexes 0 to 15.
-const VPNS_PER_SITE: u8 = 16;
+/// What one link's carriers are chosen from.
+pub(super) struct Carriers<'d, 'a> {
+    /// What users want.
+    pub(super) fleet: &'a Fleet,
+    /// The link.
+    pub(super) name: &'a LinkName,
+    /// Its plan as it stands.
+    pub(super) old: Option<&'a NetworkPlan>,
+    /// Who belongs to it.
+    pub(super) members: &'d Membership<'a>,
+    /// What is exported.
+    pub(super) hub: &'d HubBook<'a>,
+}
 
-impl<'a> Draft<'_, 'a> {
+impl<'a> Carriers<'_, 'a> {
     /// Each cluster's services go to one of its segments.
     pub(super) fn carry_services(
         &self,
@@ -41,13 +53,11 @@ impl<'a> Draft<'_, 'a> {
                 .service_cidrs
                 .iter()
                 .filter(|prefix| self.hub.exports_service(cluster, *prefix));
-            prefixes
-                .entry(carrier.clone())
-                .or_default()
-                .extend(exported.map(|prefix| ClassPrefix {
-                    prefix,
-                    class: Class::Service,
-                }));
+            for prefix in exported {
+                let class = Class::Service;
+                let carried = prefixes.entry(carrier.clone()).or_default();
+                carried.push(ClassPrefix { prefix, class });
+            }
         }
     }
 
@@ -197,42 +207,5 @@ impl<'a> Draft<'_, 'a> {
             .into_iter()
             .flat_map(|old| &old.segments)
             .filter_map(|old| Some((segments.get(&old.name)?, old)))
-    }
-}
-
-/// Device indexes of VPNs, unique within a site over all links.
-pub(super) struct VpnIndexes<'a> {
-    taken: BTreeMap<(&'a SiteName, u8), &'a VpnName>,
-}
-
-impl<'a> VpnIndexes<'a> {
-    /// What plans use already.
-    pub(super) fn reserve(before: &'a Before, memory: &Memory<'a>) -> Self {
-        let mut taken = BTreeMap::new();
-        for plan in before.plans.values() {
-            for vpn in plan
-                .vpns
-                .iter()
-                .filter(|vpn| memory.has_vpn(&plan.link, &vpn.name))
-            {
-                taken.entry((&vpn.site, vpn.index)).or_insert(&vpn.name);
-            }
-        }
-        Self { taken }
-    }
-
-    /// The index of a VPN: what it has, else the lowest free one.
-    fn of(&mut self, name: &'a VpnName, site: &'a SiteName) -> Option<u8> {
-        if let Some((_, index)) = self
-            .taken
-            .range((site, 0)..=(site, u8::MAX))
-            .find(|(_, owner)| **owner == name)
-            .map(|(key, _)| *key)
-        {
-            return Some(index);
-        }
-        let index = (0..VPNS_PER_SITE).find(|index| !self.taken.contains_key(&(site, *index)))?;
-        self.taken.insert((site, index), name);
-        Some(index)
     }
 }

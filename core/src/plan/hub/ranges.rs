@@ -5,6 +5,8 @@
 
 use crate::cidr::{Family, Prefix};
 use crate::ids::{ClusterName, LinkName, SiteName, VpnName};
+use crate::ledger::Use;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -61,18 +63,50 @@ impl fmt::Display for Holder<'_> {
 /// All ranges and their holders.
 #[derive(Debug, Default)]
 pub(super) struct Ranges<'a> {
-    map: BTreeMap<Prefix, Vec<Holder<'a>>>,
+    map: BTreeMap<Prefix, Holders<'a>>,
     lengths: BTreeSet<(Family, u8)>,
+}
+
+/// Who holds one range: one, as a rule.
+#[derive(Debug)]
+enum Holders<'a> {
+    One(Holder<'a>),
+    Several(Vec<Holder<'a>>),
+}
+
+impl<'a> Holders<'a> {
+    fn all(&self) -> &[Holder<'a>] {
+        match self {
+            Self::One(holder) => std::slice::from_ref(holder),
+            Self::Several(holders) => holders,
+        }
+    }
+
+    fn add(&mut self, holder: Holder<'a>) {
+        if self.all().contains(&holder) {
+            return;
+        }
+        match self {
+            Self::One(first) => *self = Self::Several(vec![*first, holder]),
+            Self::Several(holders) => holders.push(holder),
+        }
+    }
 }
 
 impl<'a> Ranges<'a> {
     /// Records a holder.
     pub(super) fn insert(&mut self, prefix: Prefix, holder: Holder<'a>) {
         self.lengths.insert((prefix.family(), prefix.len()));
-        let holders = self.map.entry(prefix).or_default();
-        if !holders.contains(&holder) {
-            holders.push(holder);
+        match self.map.entry(prefix) {
+            Entry::Vacant(free) => drop(free.insert(Holders::One(holder))),
+            Entry::Occupied(mut held) => held.get_mut().add(holder),
         }
+    }
+
+    /// All entries in order.
+    pub(super) fn everything(&self) -> impl Iterator<Item = (Prefix, Holder<'a>)> + '_ {
+        let all = self.map.iter();
+        all.flat_map(|(prefix, holders)| holders.all().iter().map(|holder| (*prefix, *holder)))
     }
 
     /// Everything that shares an address with the prefix.
@@ -95,7 +129,7 @@ impl<'a> Ranges<'a> {
         self.map
             .range(prefix..)
             .take_while(move |(other, _)| prefix.contains(**other))
-            .flat_map(|(other, holders)| holders.iter().map(|holder| (*other, *holder)))
+            .flat_map(|(other, holders)| holders.all().iter().map(|holder| (*other, *holder)))
     }
 
     /// Entries of exactly this prefix.
@@ -106,7 +140,7 @@ impl<'a> Ranges<'a> {
         self.map
             .get(&prefix)
             .into_iter()
-            .flat_map(move |holders| holders.iter().map(move |holder| (prefix, *holder)))
+            .flat_map(move |holders| holders.all().iter().map(move |holder| (prefix, *holder)))
     }
 
     /// Entries that contain the prefix and are larger.
@@ -148,62 +182,20 @@ pub(super) fn clashes(new: Holder<'_>, held: Holder<'_>, relations: &impl Relati
             Ground(_) | Reserved(_) | Pool(_) | MeshPool(_) | DefaultMesh,
         )
         | (_, Address(_) | Idle) => false,
-        // Blocks that the planner cuts itself avoid everything; see `Hub::grab`.
+        // Blocks that the planner cuts itself avoid everything; see `HubBook::grab`.
         (Mesh(_) | Reserved(_) | Pool(_) | MeshPool(_) | Address(_) | Idle | DefaultMesh, _) => {
             true
         }
     }
 }
 
-/// Prefixes that do not overlap each other, each with a value.
-#[derive(Debug, Default)]
-pub(super) struct Disjoint<T>(BTreeMap<Prefix, T>);
-
-impl<T> Disjoint<T> {
-    /// An empty map.
-    pub(super) fn new() -> Self {
-        Self(BTreeMap::new())
-    }
-
-    /// Adds an entry; the caller has made sure that nothing overlaps it.
-    pub(super) fn insert(&mut self, prefix: Prefix, value: T) {
-        self.0.insert(prefix, value);
-    }
-
-    /// Takes the entry of exactly this prefix out.
-    pub(super) fn remove(&mut self, prefix: Prefix) -> Option<T> {
-        self.0.remove(&prefix)
-    }
-
-    /// The value of exactly this prefix.
-    pub(super) fn get(&self, prefix: Prefix) -> Option<&T> {
-        self.0.get(&prefix)
-    }
-
-    /// The entry that contains the prefix.
-    pub(super) fn containing(&self, prefix: Prefix) -> Option<(Prefix, &T)> {
-        let (entry, value) = self.0.range(..=prefix).next_back()?;
-        entry.contains(prefix).then_some((*entry, value))
-    }
-
-    /// An entry that shares an address with the prefix.
-    pub(super) fn overlapping(&self, prefix: Prefix) -> Option<(Prefix, &T)> {
-        self.containing(prefix).or_else(|| {
-            let (entry, value) = self.0.range(prefix..).next()?;
-            prefix.contains(*entry).then_some((*entry, value))
-        })
-    }
-
-    /// All entries in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Prefix, &T)> + '_ {
-        self.0.iter().map(|(prefix, value)| (*prefix, value))
-    }
-
-    /// The entries inside a prefix, in order.
-    pub(super) fn within(&self, prefix: Prefix) -> impl Iterator<Item = (Prefix, &T)> + '_ {
-        self.0
-            .range(prefix..)
-            .take_while(move |(entry, _)| prefix.contains(**entry))
-            .map(|(entry, value)| (*entry, value))
+/// Whether a held range keeps a pool from giving out its addresses.
+pub(super) fn occupies(held: Holder<'_>, used_for: Use, link: &LinkName) -> bool {
+    match held {
+        Holder::Pool(_) => false,
+        Holder::DefaultMesh => used_for == Use::Pod,
+        // A link without a pool of its own shares the default one, but not what others name of it.
+        Holder::MeshPool(owner) => used_for == Use::Pod || owner != link,
+        _ => true,
     }
 }

@@ -2,17 +2,17 @@
 //!
 //! A member belongs to one link. Where two name it, the link that has it already keeps it, else the first by name.
 
-use super::Before;
-use super::exports::Memory;
+use super::exports::StandingExports;
 use super::ranges::Relations;
-use super::report::Reporter;
-use crate::fleet::{Cluster, Fleet, Node, SiteSource};
+use crate::fleet::{Cluster, Fleet, SiteSource};
 use crate::ids::{ClusterName, LinkName, SiteName, VpnName};
 use crate::network_plan::{Class, NetworkPlan};
+use crate::plan::proposal::Before;
+use crate::plan::report::Reporter;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Members by link.
-pub(super) struct Members<'a> {
+/// Membership by link.
+pub(super) struct Membership<'a> {
     fleet: &'a Fleet,
     /// Links that are planned, by name.
     pub(super) links: Vec<&'a LinkName>,
@@ -23,16 +23,16 @@ pub(super) struct Members<'a> {
     /// The link of each VPN.
     vpns: BTreeMap<&'a VpnName, &'a LinkName>,
     /// Sites that clusters name or have nodes in.
-    own_sites: BTreeSet<(&'a ClusterName, &'a SiteName)>,
+    own_sites: BTreeMap<&'a ClusterName, BTreeSet<SiteName>>,
 }
 
-impl<'a> Members<'a> {
+impl<'a> Membership<'a> {
     /// Settles who belongs where. `active` are the links that are planned now; others hold what their plan has.
     pub(super) fn settle(
         fleet: &'a Fleet,
         before: &'a Before,
         active: &BTreeSet<&'a LinkName>,
-        memory: &Memory<'a>,
+        standing: &StandingExports<'a>,
         report: &mut Reporter,
     ) -> Self {
         let links: Vec<&LinkName> = fleet
@@ -74,7 +74,7 @@ impl<'a> Members<'a> {
                 .flat_map(|plan| lan_sites(plan).map(|site| (site, &plan.link)))
                 .collect(),
             |link| &link.sites,
-            |link, name| memory.has_lan(link, name),
+            |link, name| standing.has_lan(link, name),
             |name| fleet.sites.contains_key(name),
         );
         let vpns = settler.settle(
@@ -84,17 +84,13 @@ impl<'a> Members<'a> {
                 .flat_map(|plan| plan.vpns.iter().map(|v| (&v.name, &plan.link)))
                 .collect(),
             |link| &link.vpns,
-            |link, name| memory.has_vpn(link, name),
+            |link, name| standing.has_vpn(link, name),
             |name| fleet.vpns.contains_key(name),
         );
         let own_sites = fleet
             .clusters
             .iter()
-            .flat_map(|(name, cluster)| {
-                named_sites(cluster)
-                    .into_iter()
-                    .map(move |site| (name, site))
-            })
+            .map(|(name, cluster)| (name, named_sites(cluster).into_iter().cloned().collect()))
             .collect();
         Self {
             fleet,
@@ -106,9 +102,10 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Records that a cluster has nodes in a site.
-    pub(super) fn adopt_site(&mut self, cluster: &'a ClusterName, site: &'a SiteName) {
-        self.own_sites.insert((cluster, site));
+    /// Records that a cluster has nodes in some sites.
+    pub(super) fn adopt_sites(&mut self, cluster: &'a ClusterName, sites: &BTreeSet<SiteName>) {
+        let own = self.own_sites.entry(cluster).or_default();
+        own.extend(sites.iter().cloned());
     }
 
     /// The member clusters of a planned link, by name.
@@ -160,9 +157,10 @@ impl<'a> Members<'a> {
     }
 }
 
-impl Relations for Members<'_> {
+impl Relations for Membership<'_> {
     fn is_own_site(&self, cluster: &ClusterName, site: &SiteName) -> bool {
-        self.own_sites.contains(&(cluster, site))
+        let own = self.own_sites.get(cluster);
+        own.is_some_and(|own| own.contains(site))
     }
 
     fn is_member(&self, cluster: &ClusterName, link: &LinkName) -> bool {
@@ -245,64 +243,10 @@ impl<'a> Settler<'_, 'a> {
 }
 
 /// Sites that a cluster's spec names.
-pub(super) fn named_sites(cluster: &Cluster) -> Vec<&SiteName> {
+fn named_sites(cluster: &Cluster) -> Vec<&SiteName> {
     match &cluster.sites {
         SiteSource::Name(site) => vec![site],
         SiteSource::FromNodeLabel(_) => Vec::new(),
         SiteSource::BySelector(rules) => rules.iter().map(|rule| &rule.site).collect(),
     }
-}
-
-/// All sites that clusters name or that labels of their nodes name.
-pub(super) fn all_sites(fleet: &Fleet) -> BTreeSet<SiteName> {
-    let mut sites: BTreeSet<SiteName> = fleet
-        .clusters
-        .values()
-        .flat_map(named_sites)
-        .cloned()
-        .collect();
-    for (id, node) in &fleet.nodes {
-        if let Some(Cluster {
-            sites: SiteSource::FromNodeLabel(label),
-            ..
-        }) = fleet.clusters.get(&id.cluster)
-            && let Some(value) = node.labels.get(label)
-            && !sites.contains(value.as_str())
-            && let Ok(site) = SiteName::new(value.as_str())
-        {
-            sites.insert(site);
-        }
-    }
-    sites
-}
-
-/// The site of a node, or why it has none.
-pub(super) fn site_of<'a>(
-    cluster: &'a Cluster,
-    node: &Node,
-    sites: &'a BTreeSet<SiteName>,
-) -> Result<&'a SiteName, String> {
-    match &cluster.sites {
-        SiteSource::Name(site) => Ok(site),
-        SiteSource::FromNodeLabel(label) => match node.labels.get(label) {
-            None => Err(format!("it has no label {label}: set the label to the name of the node's site")),
-            Some(value) => sites.get(value.as_str()).ok_or_else(|| {
-                format!(
-                    "its label {label}={value:?} is no name of a site: write 1 to 63 lower-case letters, digits or '-', or map nodes to sites with spec.sites.bySelector"
-                )
-            }),
-        },
-        SiteSource::BySelector(rules) => rules
-            .iter()
-            .find(|rule| carries(node, &rule.selector))
-            .map(|rule| &rule.site)
-            .ok_or_else(|| "no rule of spec.sites.bySelector matches its labels: add a rule or label the node".to_owned()),
-    }
-}
-
-/// Whether a node carries all labels of a selector.
-pub(super) fn carries(node: &Node, selector: &BTreeMap<String, String>) -> bool {
-    selector
-        .iter()
-        .all(|(key, value)| node.labels.get(key) == Some(value))
 }

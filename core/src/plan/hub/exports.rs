@@ -3,16 +3,16 @@
 //! What stops being carried in a run (its segment is gone) must not keep others out of that very run, or the next run
 //! would decide otherwise. So a run that loses an export is done again without the memory of it.
 
-use super::Before;
 use crate::cidr::{Family, Prefix};
 use crate::fleet::{Fleet, Mode};
 use crate::ids::{ClusterName, LinkName, SiteName, VpnName};
 use crate::network_plan::{Class, NetworkPlan};
+use crate::plan::proposal::Before;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Who exports a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Exporter<'a> {
+pub(in crate::plan) enum Exporter<'a> {
     /// A cluster its services.
     Services(&'a ClusterName),
     /// A site its LAN.
@@ -22,20 +22,24 @@ pub(super) enum Exporter<'a> {
 }
 
 /// A range that a link's plan exports.
-pub(super) type Export<'a> = (&'a LinkName, Exporter<'a>, Prefix);
+pub(in crate::plan) type Export<'a> = (&'a LinkName, Exporter<'a>, Prefix);
 
 /// What plans export and users still want.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Memory<'a> {
+pub(in crate::plan) struct StandingExports<'a> {
     exports: BTreeSet<Export<'a>>,
     /// VPNs that plans have, also where all their ranges are new: they keep their link and their index.
     vpns: BTreeSet<(&'a LinkName, &'a VpnName)>,
 }
 
-impl<'a> Memory<'a> {
+impl<'a> StandingExports<'a> {
     /// Reads the plans as they stand. A link that is only shown is applied as it was, wanted or not.
-    pub(super) fn of(fleet: &'a Fleet, before: &'a Before, active: &BTreeSet<&LinkName>) -> Self {
-        let mut memory = Self::default();
+    pub(in crate::plan) fn of(
+        fleet: &'a Fleet,
+        before: &'a Before,
+        active: &BTreeSet<&LinkName>,
+    ) -> Self {
+        let mut standing = Self::default();
         for (name, plan) in &before.plans {
             let Some(link) = fleet.links.get(name) else {
                 continue;
@@ -51,9 +55,9 @@ impl<'a> Memory<'a> {
                 .iter()
                 .filter(|vpn| keeps(&vpn.name, &vpn.site))
                 .map(|vpn| (name, &vpn.name));
-            memory.vpns.extend(vpns);
-            let known = memory.vpns.clone();
-            memory
+            standing.vpns.extend(vpns);
+            let known = &standing.vpns;
+            standing
                 .exports
                 .extend(exports(plan).filter(|(_, exporter, prefix)| {
                     frozen
@@ -82,16 +86,16 @@ impl<'a> Memory<'a> {
                         }
                 }));
         }
-        memory
+        standing
     }
 
     /// All exports.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Export<'a>> + '_ {
+    pub(in crate::plan) fn iter(&self) -> impl Iterator<Item = Export<'a>> + '_ {
         self.exports.iter().copied()
     }
 
     /// Whether a link's plan exports anything for a site.
-    pub(super) fn has_lan(&self, link: &LinkName, site: &SiteName) -> bool {
+    pub(in crate::plan) fn has_lan(&self, link: &LinkName, site: &SiteName) -> bool {
         let from = (link, Exporter::Lan(site), Prefix::everything(Family::V4));
         self.exports
             .range(from..)
@@ -100,12 +104,12 @@ impl<'a> Memory<'a> {
     }
 
     /// Whether a link's plan has a VPN.
-    pub(super) fn has_vpn(&self, link: &LinkName, vpn: &VpnName) -> bool {
+    pub(in crate::plan) fn has_vpn(&self, link: &LinkName, vpn: &VpnName) -> bool {
         self.vpns.contains(&(link, vpn))
     }
 
     /// Forgets what the new plans do not have; whether there was anything to forget.
-    pub(super) fn forget_lost(&mut self, plans: &BTreeMap<LinkName, NetworkPlan>) -> bool {
+    pub(in crate::plan) fn forget_lost(&mut self, plans: &BTreeMap<LinkName, NetworkPlan>) -> bool {
         let carried: BTreeSet<Export<'_>> = plans.values().flat_map(exports).collect();
         let vpns: BTreeSet<_> = plans
             .values()

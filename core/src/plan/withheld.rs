@@ -1,6 +1,7 @@
 //! What would change, in words: for links whose decisions are only shown.
 
-use super::{Notice, Proposal};
+use super::proposal::Proposal;
+use super::report::Notice;
 use crate::ids::LinkName;
 use crate::ledger::{Grant, LedgerName, Ledgers, Owner, State, Use};
 use crate::network_plan::{Class, NetworkPlan, Segment};

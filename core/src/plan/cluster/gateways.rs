@@ -3,67 +3,67 @@
 //! Sticky: a gateway keeps its rank while its node is there, belongs to the segment and matches the selector, ready or
 //! not: health is measured inside the tunnels, and a rank that wanders costs sessions. Only free ranks are filled.
 
-use crate::ids::PeerName;
+use crate::ids::NodeId;
 use crate::network_plan::Gateway;
 use std::collections::BTreeMap;
 
 /// A node that may become a gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Candidate {
-    /// Its peer.
-    pub(super) peer: PeerName,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Candidate<'a> {
+    /// Its name.
+    pub(super) id: &'a NodeId,
     /// Whether it has an address that is reached from everywhere.
     pub(super) public: bool,
     /// Whether Kubernetes calls it Ready.
     pub(super) ready: bool,
 }
 
-/// Fills ranks 0 to `wanted` - 1. Ranks stay free where candidates are too few.
-pub(super) fn elect(
-    mut candidates: Vec<Candidate>,
+/// Fills ranks 0 to `wanted` - 1. Ranks stay free where candidates are too few. Candidates are sorted by name.
+pub(super) fn elect<'a>(
+    mut candidates: Vec<Candidate<'a>>,
     sitting: &[Gateway],
     wanted: u8,
-) -> Vec<Gateway> {
-    let mut ranks: BTreeMap<u8, PeerName> = BTreeMap::new();
+) -> BTreeMap<u8, &'a NodeId> {
+    let mut ranks: BTreeMap<u8, &NodeId> = BTreeMap::new();
     for gateway in sitting.iter().filter(|gateway| gateway.rank < wanted) {
-        if let Some(at) = candidates
+        let seat = candidates
             .iter()
-            .position(|candidate| candidate.peer == gateway.peer)
-        {
+            .position(|candidate| candidate.id.is_called(&gateway.peer));
+        if let Some(at) = seat {
             ranks
                 .entry(gateway.rank)
-                .or_insert_with(|| candidates.remove(at).peer);
+                .or_insert_with(|| candidates.remove(at).id);
         }
     }
-    candidates.sort_by(|a, b| (!a.public, !a.ready, &a.peer).cmp(&(!b.public, !b.ready, &b.peer)));
-    let mut best = candidates.into_iter();
     for rank in 0..wanted {
-        if !ranks.contains_key(&rank)
-            && let Some(candidate) = best.next()
-        {
-            ranks.insert(rank, candidate.peer);
+        if ranks.contains_key(&rank) {
+            continue;
+        }
+        // Few ranks, many candidates: the best one is looked for anew. Of equal ones the first by name.
+        let best = candidates
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, candidate)| (!candidate.public, !candidate.ready));
+        if let Some((at, _)) = best {
+            ranks.insert(rank, candidates.remove(at).id);
         }
     }
     ranks
-        .into_iter()
-        .map(|(rank, peer)| Gateway { rank, peer })
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::ids::{ClusterName, NodeName, PeerName};
 
-    fn candidates(texts: &[&str]) -> Vec<Candidate> {
-        texts
-            .iter()
-            .map(|text| Candidate {
-                peer: PeerName::new(format!("c.{}", text.trim_end_matches(['+', '-']))).unwrap(),
-                public: text.ends_with('+'),
-                ready: !text.ends_with('-'),
-            })
-            .collect()
+    fn ids(texts: &[&str]) -> Vec<NodeId> {
+        let name = |text: &str| NodeName::new(text.trim_end_matches(['+', '-'])).unwrap();
+        let id = |text: &&str| NodeId {
+            cluster: ClusterName::new("c").unwrap(),
+            node: name(text),
+        };
+        texts.iter().map(id).collect()
     }
 
     fn elected(nodes: &[&str], sitting: &[(u8, &str)], wanted: u8) -> Vec<String> {
@@ -74,9 +74,15 @@ mod tests {
                 peer: PeerName::new(format!("c.{node}")).unwrap(),
             })
             .collect();
-        elect(candidates(nodes), &sitting, wanted)
+        let ids = ids(nodes);
+        let candidates = nodes.iter().zip(&ids).map(|(text, id)| Candidate {
+            id,
+            public: text.ends_with('+'),
+            ready: !text.ends_with('-'),
+        });
+        elect(candidates.collect(), &sitting, wanted)
             .iter()
-            .map(|g| format!("{}:{}", g.rank, &g.peer.as_str()[2..]))
+            .map(|(rank, id)| format!("{rank}:{}", id.node))
             .collect()
     }
 

@@ -1,0 +1,215 @@
+//! The hub's sequence. Each step takes what clusters say and answers it; everything in use is recorded before anything new is cut.
+//!
+//! ```text
+//!  members ─► what stands ─► sites, pods.cidrs ─► nodes' ranges ─► services, VPNs ─► blocks ─► mesh families ─► network plans
+//! ```
+
+use super::book::HubBook;
+use super::exports::StandingExports;
+use super::intake::{avoid_node_addresses, claim_lans, claim_services_and_vpns, import_cluster};
+use super::membership::Membership;
+use super::network::{Offering, plans};
+use crate::cidr::Family;
+use crate::cidr::Prefix;
+use crate::fleet::Fleet;
+use crate::ids::{ClusterName, LinkName, NodeName, SiteName};
+use crate::ledger::{Ledger, Use};
+use crate::network_plan::NetworkPlan;
+use crate::plan::exchange::{BlockAsk, Families, Holdings, Offer, Wish};
+use crate::plan::proposal::Before;
+use crate::plan::report::Reporter;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The hub's level while it is planned.
+pub(in crate::plan) struct Hub<'a> {
+    fleet: &'a Fleet,
+    before: &'a Before,
+    members: Membership<'a>,
+    book: HubBook<'a>,
+    report: Reporter,
+}
+
+/// The hub's plan, made.
+pub(in crate::plan) struct HubPlan<'a> {
+    /// Its ledger; none when there was none and nothing happened.
+    pub(in crate::plan) ledger: Option<Arc<Ledger>>,
+    /// Plans of all links.
+    pub(in crate::plan) plans: BTreeMap<LinkName, NetworkPlan>,
+    /// What each cluster holds.
+    pub(in crate::plan) holdings: BTreeMap<&'a ClusterName, Holdings>,
+    /// What could not be done.
+    pub(in crate::plan) report: Reporter,
+    /// Links that are planned, by name.
+    pub(in crate::plan) links: Vec<&'a LinkName>,
+}
+
+impl<'a> Hub<'a> {
+    /// Settles who belongs where and what stands. `active` are the links that are planned now; all others keep what they have.
+    pub(in crate::plan) fn open(
+        fleet: &'a Fleet,
+        before: &'a Before,
+        active: &BTreeSet<&'a LinkName>,
+        standing: &StandingExports<'a>,
+    ) -> Self {
+        let mut report = Reporter::default();
+        let members = Membership::settle(fleet, before, active, standing, &mut report);
+        let book = HubBook::open(fleet, before, &members, standing, &mut report);
+        Self {
+            fleet,
+            before,
+            members,
+            book,
+            report,
+        }
+    }
+
+    /// The clusters that are planned, by name, and what is wanted of each.
+    pub(in crate::plan) fn wishes(&self) -> Vec<Wish<'a>> {
+        let fleet = self.fleet;
+        let mut wishes: Vec<Wish<'a>> = Vec::new();
+        for link in self.members.links.iter().copied() {
+            let spec = &fleet.links[link];
+            wishes.extend(self.members.clusters_of(link).map(|name| Wish {
+                name,
+                cluster: &fleet.clusters[name],
+                link,
+                addressing: &spec.addressing,
+                topology: &spec.topology,
+            }));
+        }
+        wishes.sort_unstable_by_key(|wish| (wish.name, wish.link));
+        wishes
+    }
+
+    /// Takes in where clusters have nodes, and claims sites' networks and `pods.cidrs`.
+    pub(in crate::plan) fn take_sites<'d>(
+        &mut self,
+        sites: impl Iterator<Item = (&'d Wish<'a>, &'d BTreeSet<SiteName>)>,
+    ) where
+        'a: 'd,
+    {
+        let mut inhabited: BTreeMap<SiteName, &'a LinkName> = BTreeMap::new();
+        let mut wishes = Vec::new();
+        for (wish, sites) in sites {
+            self.members.adopt_sites(wish.name, sites);
+            inhabited.extend(sites.iter().map(|site| (site.clone(), wish.link)));
+            wishes.push(*wish);
+        }
+        claim_lans(self.fleet, &self.members, &inhabited, &mut self.book);
+        for wish in &wishes {
+            import_cluster(wish, &mut self.book, &self.members);
+            let pools = self.book.pools.families(wish.link, Use::Pod);
+            self.book.holdings_mut(wish.name).pools = pools;
+        }
+    }
+
+    /// What a cluster holds so far.
+    pub(in crate::plan) fn holdings(&self, cluster: &ClusterName) -> &Holdings {
+        self.book.holdings(cluster)
+    }
+
+    /// Which of the ranges that a cluster's nodes have are somebody else's.
+    pub(in crate::plan) fn taken(
+        &self,
+        cluster: &'a ClusterName,
+        used: &[Prefix],
+    ) -> BTreeSet<Prefix> {
+        let others = |prefix: &&Prefix| self.book.is_others(cluster, **prefix, &self.members);
+        used.iter().filter(others).copied().collect()
+    }
+
+    /// Records ranges that a cluster's nodes have.
+    pub(in crate::plan) fn import(&mut self, cluster: &'a ClusterName, used: &[Prefix]) {
+        for prefix in used {
+            self.book.import(cluster, *prefix);
+        }
+    }
+
+    /// Claims services and VPNs, and learns what blocks have to avoid. From here on blocks are cut.
+    pub(in crate::plan) fn close_intake(&mut self, wishes: impl Iterator<Item = &'a ClusterName>) {
+        claim_services_and_vpns(self.fleet, &self.members, &mut self.book);
+        avoid_node_addresses(self.fleet, &self.members, &mut self.book);
+        for cluster in wishes {
+            self.book.tell_foreign(cluster, &self.members);
+        }
+    }
+
+    /// Grants a block, if there is one.
+    pub(in crate::plan) fn grant(&mut self, wish: &Wish<'a>, ask: BlockAsk) -> Option<Prefix> {
+        self.book.grab(wish, ask)
+    }
+
+    /// Grants a cluster's first block, or says why there is none.
+    pub(in crate::plan) fn grant_first(&mut self, wish: &Wish<'a>, ask: BlockAsk) {
+        if self.book.grab(wish, ask).is_none() {
+            self.book.report_no_block(wish, ask, &mut self.report);
+        }
+    }
+
+    /// Settles in which families nodes have mesh addresses: those of pools and of pods.
+    pub(in crate::plan) fn settle_mesh_families(&mut self) {
+        for link in self.members.links.clone() {
+            let addressing = &self.fleet.links[link].addressing;
+            let pools = addressing.pod_pools.iter().chain(&addressing.mesh_pools);
+            let mut families: Families = pools.map(|prefix| prefix.family()).collect();
+            let clusters: Vec<&'a ClusterName> = self.members.clusters_of(link).collect();
+            for cluster in &clusters {
+                let held = self.book.holdings(cluster).pods.iter();
+                families.extend(held.map(|prefix| prefix.family()));
+            }
+            for cluster in clusters {
+                self.book.holdings_mut(cluster).mesh_families = families;
+            }
+        }
+    }
+
+    /// Says which nodes of a cluster have no share, and why.
+    pub(in crate::plan) fn report_missing(
+        &mut self,
+        wish: &Wish<'a>,
+        missing: &BTreeMap<(Use, Family), Vec<NodeName>>,
+    ) {
+        self.book.report_missing(wish, missing, &mut self.report);
+    }
+
+    /// The plan, from what all clusters offer.
+    pub(in crate::plan) fn close<'d>(
+        mut self,
+        standing: &StandingExports<'a>,
+        offers: &[(Wish<'a>, &'d Offer)],
+    ) -> HubPlan<'a> {
+        for (wish, offer) in offers {
+            let (clashes, members) = (&offer.clashes, &self.members);
+            self.book
+                .note_clashing_nodes(wish, clashes, members, &mut self.report);
+        }
+        self.book.report_clashes(&self.members, &mut self.report);
+        let offerings = offers
+            .iter()
+            .map(|(wish, offer)| -> Offering<'_, 'a> { (wish, *offer) });
+        let plans = plans(
+            self.fleet,
+            self.before,
+            &self.members,
+            standing,
+            &self.book,
+            offerings,
+            &mut self.report,
+        );
+        // A plan that comes back must not count from below what agents remember: the hub's revision keeps the height.
+        let mut withdrawn = self.before.plans.iter();
+        let withdrawn = withdrawn
+            .by_ref()
+            .filter(|(link, _)| !plans.contains_key(*link));
+        let height = withdrawn.map(|(_, plan)| plan.revision).max().unwrap_or(0);
+        let holdings = self.book.take_holdings();
+        HubPlan {
+            ledger: self.book.close(&self.before.lineage, height),
+            plans,
+            holdings,
+            report: self.report,
+            links: self.members.links,
+        }
+    }
+}
