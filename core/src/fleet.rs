@@ -29,6 +29,17 @@ pub struct Fleet {
     pub services_in_use: BTreeMap<ClusterName, PrefixSet>,
 }
 
+impl Fleet {
+    /// A cluster's nodes, by name.
+    pub fn nodes_of<'a>(
+        &'a self,
+        cluster: &'a ClusterName,
+    ) -> impl Iterator<Item = (&'a NodeId, &'a Node)> {
+        let nodes = self.nodes.range(NodeId::first_of(cluster)..);
+        nodes.take_while(move |(id, _)| id.cluster == *cluster)
+    }
+}
+
 /// One network that a user asks for (ClusterLink).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {

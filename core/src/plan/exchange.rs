@@ -49,6 +49,23 @@ pub(super) struct Holdings {
     pub(super) mesh_families: Families,
 }
 
+impl Holdings {
+    /// The same in order of address, to be compared.
+    pub(super) fn sorted(&self) -> Self {
+        let mut sorted = self.clone();
+        for ranges in [
+            &mut sorted.blocks,
+            &mut sorted.pods,
+            &mut sorted.mesh,
+            &mut sorted.lost,
+            &mut sorted.foreign,
+        ] {
+            ranges.sort_unstable();
+        }
+        sorted
+    }
+}
+
 /// Some of the two address families.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Families {

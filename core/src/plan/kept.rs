@@ -6,13 +6,13 @@ use crate::fleet::Fleet;
 use crate::ids::{LinkName, NodeId};
 use crate::ledger::{LedgerName, Owner, State, Use};
 use crate::network_plan::Class;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Nodes of links that are not `planned`: as their plan and their ledgers have them.
 pub(super) fn kept_nodes(
     fleet: &Fleet,
     before: &Before,
-    planned: &[&LinkName],
+    planned: &BTreeSet<&LinkName>,
 ) -> BTreeMap<NodeId, NodePlan> {
     let mut nodes = BTreeMap::new();
     for (link, plan) in &before.plans {

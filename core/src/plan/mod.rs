@@ -7,7 +7,7 @@
 //!      ▲ holdings                        │ ranges in use, asks, offers  ├─► Proposal
 //!      └──── hub level (fleet, hub's ledger, offers, asks) ◄┘ ─► ledger, network plans
 //! ```
-//! The levels share values only ([`exchange`]). `single` runs both in one process.
+//! The levels share values only ([`exchange`]). `single` runs both in one process, [`Planner`] carries the outcome on.
 
 mod cluster;
 mod disjoint;
@@ -15,13 +15,13 @@ mod exchange;
 mod hub;
 mod kept;
 mod lengths;
+mod planner;
 mod proposal;
 mod report;
-mod shown;
 mod single;
 mod space;
 mod withheld;
 
+pub use planner::{Planner, Touched, plan};
 pub use proposal::{Before, NodePlan, Proposal};
 pub use report::{Notice, PlanReport, listed};
-pub use shown::plan;

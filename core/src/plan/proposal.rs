@@ -57,6 +57,18 @@ pub struct Proposal {
     pub report: PlanReport,
 }
 
+impl Proposal {
+    /// What stands once all of this is stored.
+    #[must_use]
+    pub fn written(&self, before: &Before) -> Before {
+        Before {
+            lineage: before.lineage.clone(),
+            ledgers: self.ledgers.clone(),
+            plans: self.plans.clone(),
+        }
+    }
+}
+
 /// What one node is in the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodePlan {

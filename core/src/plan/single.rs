@@ -1,37 +1,141 @@
-//! Both levels in one process: every cluster's drafts and the hub, step by step, until nobody has anything to ask.
+//! Both levels in one process: clusters' drafts and the hub, step by step, until nobody has anything to ask.
 
-use super::cluster::{Closed, Draft};
-use super::exchange::Wish;
-use super::hub::{Hub, StandingExports};
-use super::kept::kept_nodes;
-use super::proposal::{Before, Proposal};
-use super::report::Reporter;
+use super::cluster::Draft;
+use super::exchange::{Holdings, Offer, Wish};
+use super::hub::{Hub, HubPlan, StandingExports};
+use super::proposal::{Before, NodePlan};
+use crate::cidr::PrefixSet;
 use crate::fleet::{Fleet, Node};
 use crate::ids::{ClusterName, LinkName, NodeId, SiteName};
-use crate::ledger::LedgerName;
-use std::collections::BTreeSet;
+use crate::ledger::{Ledger, LedgerName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-/// Plans the active links; all others keep what they have.
+/// A cluster as the last pass left it: where nothing changed, its word is taken as it was.
+#[derive(Debug, Clone)]
+pub(super) struct Settled {
+    /// Its link.
+    pub(super) link: LinkName,
+    /// Where its nodes are.
+    pub(super) sites: BTreeSet<SiteName>,
+    /// What it holds.
+    pub(super) holdings: Holdings,
+    /// What it offers.
+    pub(super) offer: Offer,
+    /// Whether it goes without a first block that it asked for.
+    pub(super) wanting: bool,
+}
+
+/// What one pass over both levels found.
+pub(super) struct Pass {
+    /// The hub's part.
+    pub(super) hub: HubPlan,
+    /// Clusters that were planned in this pass.
+    pub(super) planned: Vec<Planned>,
+}
+
+/// A cluster that was planned in this pass.
+pub(super) struct Planned {
+    /// Its name.
+    pub(super) name: ClusterName,
+    /// How it stands now.
+    pub(super) settled: Settled,
+    /// Its ledger; none when there was none and nothing was granted.
+    pub(super) ledger: Option<Arc<Ledger>>,
+    /// Its nodes that take part.
+    pub(super) nodes: Vec<(NodeId, NodePlan)>,
+}
+
+/// Plans the active links; all others keep what they have. Clusters in `settled` are not planned again.
 pub(super) fn run<'a>(
     fleet: &'a Fleet,
     before: &'a Before,
     active: &BTreeSet<&'a LinkName>,
-) -> Proposal {
+    settled: &BTreeMap<&ClusterName, &Settled>,
+) -> Pass {
     let mut standing = StandingExports::of(fleet, before, active);
     loop {
-        let proposal = attempt(fleet, before, active, &standing);
+        let pass = attempt(fleet, before, active, &standing, settled);
         // Ends: each further attempt remembers less.
-        if !standing.forget_lost(&proposal.plans) {
-            return proposal;
+        if !standing.forget_lost(&pass.hub.plans) {
+            return pass;
         }
     }
 }
 
-/// A cluster that is planned.
+/// Plans one cluster from what it holds alone; none when it has something to ask of the hub.
+pub(super) fn alone<'a>(
+    fleet: &'a Fleet,
+    before: &'a Before,
+    cluster: &'a ClusterName,
+    settled: &'a Settled,
+) -> Option<Planned> {
+    let spec = fleet.links.get(&settled.link)?;
+    let wish = Wish {
+        name: cluster,
+        cluster: fleet.clusters.get(cluster)?,
+        link: &settled.link,
+        addressing: &spec.addressing,
+        topology: &spec.topology,
+    };
+    let mut part = Part::open(fleet, before, wish);
+    let draft = &mut part.draft;
+    let holdings = &settled.holdings;
+    let asks = !draft.ranges_in_use(holdings).is_empty()
+        || !draft.first_blocks(holdings).is_empty()
+        || draft.pods(holdings).is_some()
+        || draft.mesh(holdings).is_some();
+    if asks {
+        return None;
+    }
+    Some(part.close(before, holdings.clone()))
+}
+
+/// A cluster while it is planned.
 struct Part<'a> {
     wish: Wish<'a>,
     draft: Draft<'a>,
     sites: BTreeSet<SiteName>,
+    /// Whether it goes without a first block that it asked for.
+    wanting: bool,
+}
+
+impl<'a> Part<'a> {
+    fn open(fleet: &'a Fleet, before: &'a Before, wish: Wish<'a>) -> Self {
+        let ledger = before.ledgers.get(&LedgerName::Cluster(wish.name.clone()));
+        let draft = Draft::open(wish, fleet.nodes_of(wish.name), ledger);
+        let sites = draft.sites();
+        Self {
+            wish,
+            draft,
+            sites,
+            wanting: false,
+        }
+    }
+
+    fn close(self, before: &Before, holdings: Holdings) -> Planned {
+        let Self {
+            wish,
+            draft,
+            sites,
+            wanting,
+        } = self;
+        let old = before.plans.get(wish.link);
+        let closed = draft.close(&holdings, &before.lineage, old);
+        Planned {
+            name: wish.name.clone(),
+            settled: Settled {
+                link: wish.link.clone(),
+                sites,
+                holdings,
+                offer: closed.offer,
+                wanting,
+            },
+            ledger: closed.ledger,
+            nodes: closed.nodes,
+        }
+    }
 }
 
 fn attempt<'a>(
@@ -39,31 +143,40 @@ fn attempt<'a>(
     before: &'a Before,
     active: &BTreeSet<&'a LinkName>,
     standing: &StandingExports<'a>,
-) -> Proposal {
+    settled: &BTreeMap<&ClusterName, &Settled>,
+) -> Pass {
     let mut hub = Hub::open(fleet, before, active, standing);
-    let mut parts: Vec<Part<'a>> = hub
-        .wishes()
-        .into_iter()
-        .map(|wish| {
-            let ledger = before.ledgers.get(&LedgerName::Cluster(wish.name.clone()));
-            let draft = Draft::open(wish, nodes_of(fleet, wish.name), ledger);
-            let sites = draft.sites();
-            Part { wish, draft, sites }
-        })
-        .collect();
+    let wishes = hub.wishes();
+    let live = wishes
+        .iter()
+        .filter(|wish| !settled.contains_key(wish.name));
+    let mut parts: Vec<Part<'a>> = live.map(|wish| Part::open(fleet, before, *wish)).collect();
 
-    hub.take_sites(parts.iter().map(|part| (&part.wish, &part.sites)));
+    let mut sites: BTreeMap<&ClusterName, &BTreeSet<SiteName>> = parts
+        .iter()
+        .map(|part| (part.wish.name, &part.sites))
+        .collect();
+    sites.extend(
+        settled
+            .iter()
+            .map(|(name, settled)| (*name, &settled.sites)),
+    );
+    let placed = wishes
+        .iter()
+        .filter_map(|wish| Some((wish, *sites.get(wish.name)?)));
+    hub.take_sites(placed);
     for Part { wish, draft, .. } in &mut parts {
         let used = draft.ranges_in_use(hub.holdings(wish.name));
         let imported = draft.import(&hub.taken(wish.name, &used));
         hub.import(wish.name, &imported);
     }
-    hub.close_intake(parts.iter().map(|part| part.wish.name));
+    hub.close_intake(wishes.iter().map(|wish| wish.name));
 
     // Every cluster gets its first block in each family before anyone gets a second one.
-    for Part { wish, draft, .. } in &mut parts {
-        for ask in draft.first_blocks(hub.holdings(wish.name)) {
-            hub.grant_first(wish, ask);
+    for part in &mut parts {
+        let wish = &part.wish;
+        for ask in part.draft.first_blocks(hub.holdings(wish.name)) {
+            part.wanting |= !hub.grant_first(wish, ask);
         }
     }
     for Part { wish, draft, .. } in &mut parts {
@@ -81,48 +194,39 @@ fn attempt<'a>(
         hub.report_missing(wish, draft.missing());
     }
 
-    let closed: Vec<(Wish<'a>, Closed)> = parts
+    let holdings = |part: &Part<'_>| hub.holdings(part.wish.name).sorted();
+    let planned: Vec<Planned> = parts
         .into_iter()
-        .map(|Part { wish, draft, .. }| {
-            let old = before.plans.get(wish.link);
-            let closed = draft.close(hub.holdings(wish.name), &before.lineage, old);
-            (wish, closed)
+        .map(|part| {
+            let holdings = holdings(&part);
+            part.close(before, holdings)
         })
         .collect();
-    let offers: Vec<_> = closed
+    let mut new = planned.iter();
+    let offers: Vec<(Wish<'a>, &Offer)> = wishes
         .iter()
-        .map(|(wish, closed)| (*wish, &closed.offer))
+        .filter_map(|wish| match settled.get(wish.name) {
+            Some(settled) => Some((*wish, &settled.offer)),
+            None => Some((*wish, &new.next()?.settled.offer)),
+        })
         .collect();
     let hub = hub.close(standing, &offers);
-
-    let mut report = Reporter::default();
-    report.add(&hub.report);
-    let mut nodes = kept_nodes(fleet, before, &hub.links);
-    let mut ledgers = before.ledgers.clone();
-    for (wish, closed) in closed {
-        report.add(&closed.offer.report);
-        nodes.extend(closed.nodes);
-        let name = LedgerName::Cluster(wish.name.clone());
-        match closed.ledger {
-            Some(ledger) => ledgers.insert(name, ledger),
-            None => ledgers.remove(&name),
-        };
-    }
-    ledgers.extend(hub.ledger.map(|ledger| (LedgerName::Hub, ledger)));
-    Proposal {
-        ledgers,
-        plans: hub.plans,
-        nodes,
-        report: report.finish(),
-    }
+    Pass { hub, planned }
 }
 
-/// A cluster's nodes, by name.
-fn nodes_of<'a>(
-    fleet: &'a Fleet,
-    cluster: &'a ClusterName,
-) -> impl Iterator<Item = (&'a NodeId, &'a Node)> {
-    let from = NodeId::first_of(cluster);
-    let nodes = fleet.nodes.range(from..);
-    nodes.take_while(move |(id, _)| id.cluster == *cluster)
+/// Addresses of nodes that lie in pools, by cluster.
+pub(super) fn node_addresses<'a>(
+    pools: &PrefixSet,
+    nodes: impl Iterator<Item = (&'a NodeId, &'a Node)>,
+) -> BTreeMap<ClusterName, BTreeSet<IpAddr>> {
+    let mut found: BTreeMap<ClusterName, BTreeSet<IpAddr>> = BTreeMap::new();
+    for (id, node) in nodes {
+        for (address, _) in &node.addresses {
+            if pools.contains_address(*address) {
+                let own = found.entry(id.cluster.clone()).or_default();
+                own.insert(*address);
+            }
+        }
+    }
+    found
 }

@@ -2,13 +2,15 @@
 
 use crate::support::*;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::cidr::{Family, Prefix};
 use tieline_core::fleet::{Fleet, Granularity, Mode, PerFamily, SiteRule, SiteSource};
-use tieline_core::ids::NodeId;
+use tieline_core::ids::{ClusterName, NodeId};
 use tieline_core::ledger::{LedgerName, Owner, State, Use};
 use tieline_core::peer::Scope;
-use tieline_core::plan::{Proposal, plan};
+use tieline_core::plan::{Planner, Proposal, plan};
 
 const LINKS: [&str; 2] = ["acme", "beta"];
 const CLUSTERS: [&str; 4] = ["a", "b", "c", "d"];
@@ -183,6 +185,21 @@ pub fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(link, gateways, nodes, transit)| Event::Topology { link, gateways, nodes, transit }),
         1 => (l.clone(), prop::bool::weighted(0.4)).prop_map(|(link, shown)| Event::Mode { link, shown }),
         1 => l.prop_map(|link| Event::NoLink { link }),
+    ]
+}
+
+/// Something that happens to a node.
+fn node_event() -> impl Strategy<Value = Event> {
+    let (c, n) = (0..CLUSTERS.len(), 0..NODES.len());
+    prop_oneof![
+        4 => (c.clone(), n.clone(), 0..LABELS.len(), 0..POD_CIDRS.len())
+            .prop_map(|(cluster, node, label, pod_cidrs)| Event::Join { cluster, node, label, pod_cidrs }),
+        3 => (c.clone(), n.clone()).prop_map(|(cluster, node)| Event::Leave { cluster, node }),
+        2 => (c.clone(), n.clone(), 0..LABELS.len())
+            .prop_map(|(cluster, node, label)| Event::Label { cluster, node, label }),
+        2 => (c, n, any::<u8>(), any::<bool>(), any::<bool>())
+            .prop_map(|(cluster, node, last, public, ready)| Event::Address { cluster, node, last, public, ready }),
+        4 => Just(Event::Written),
     ]
 }
 
@@ -571,6 +588,86 @@ fn run(events: &[Event]) {
         .flat_map(|node| &node.mesh_addresses)
         .map(|address| Family::of(*address));
     assert!(families.count() <= 2 * last.nodes.len());
+}
+
+/// Clusters whose nodes differ between two fleets.
+fn changed_clusters(one: &Fleet, other: &Fleet) -> BTreeSet<ClusterName> {
+    let differ = |a: &Fleet, b: &Fleet| -> BTreeSet<ClusterName> {
+        let nodes = a.nodes.iter();
+        let differ = nodes.filter(|(id, node)| b.nodes.get(*id) != Some(*node));
+        differ.map(|(id, _)| id.cluster.clone()).collect()
+    };
+    let mut changed = differ(one, other);
+    changed.extend(differ(other, one));
+    changed
+}
+
+/// What a planner that is carried on proposes is what a whole pass proposes, and it says what it touched.
+fn carry_on(events: &[Event]) -> [usize; 3] {
+    let mut world = beginning();
+    let mut planner = Planner::new(&world.fleet, world.before.clone());
+    let mut ways = [0; 3];
+    for event in events {
+        let last = planner.proposal().clone();
+        let fleet = world.fleet.clone();
+        apply(&mut world, event, &last);
+        let nodes = std::mem::replace(&mut world.fleet.nodes, fleet.nodes.clone());
+        let only_nodes = world.fleet == fleet;
+        world.fleet.nodes = nodes;
+        world.before = written(&world.before, &last);
+        if only_nodes {
+            let changed = changed_clusters(&fleet, &world.fleet);
+            planner.nodes_changed(&world.fleet, &changed);
+        } else {
+            planner = Planner::new(&world.fleet, world.before.clone());
+        }
+        let whole = plan(&world.fleet, &world.before);
+        assert_same(&whole, planner.proposal(), "carried on, it is another plan");
+        assert_eq!(planner.before(), &world.before);
+        let touched = planner.touched();
+        if touched.everything {
+            ways[0] += 1;
+            continue;
+        }
+        ways[if touched.hub { 1 } else { 2 }] += 1;
+        assert!(
+            touched.hub
+                || (whole.plans == last.plans
+                    && whole.ledgers.get(&LedgerName::Hub) == last.ledgers.get(&LedgerName::Hub))
+        );
+        for (name, ledger) in &whole.ledgers {
+            if let LedgerName::Cluster(cluster) = name {
+                assert!(
+                    touched.clusters.contains(cluster) || last.ledgers.get(name) == Some(ledger)
+                );
+            }
+        }
+        for id in whole.nodes.keys().chain(last.nodes.keys()) {
+            let same = whole.nodes.get(id) == last.nodes.get(id);
+            assert_eq!(touched.nodes.contains(id), !same, "{id}");
+        }
+    }
+    ways
+}
+
+#[test]
+fn a_planner_that_is_carried_on_proposes_what_a_whole_pass_proposes_over_200_histories() {
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    // Twice as many events of nodes as the other histories have.
+    let step = prop_oneof![event(), node_event()];
+    let histories = prop::collection::vec(step, 20..60);
+    let mut ways = [0; 3];
+    for _ in 0..200 {
+        let events = histories.new_tree(&mut runner).unwrap().current();
+        for (sum, more) in ways.iter_mut().zip(carry_on(&events)) {
+            *sum += more;
+        }
+    }
+    assert!(
+        ways.iter().all(|way| *way > 500),
+        "whole, hub, cluster alone: {ways:?}"
+    );
 }
 
 proptest! {

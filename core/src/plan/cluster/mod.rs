@@ -12,4 +12,4 @@ mod gateways;
 mod node;
 mod offer;
 
-pub(super) use draft::{Closed, Draft};
+pub(super) use draft::Draft;

@@ -6,11 +6,12 @@
 
 use super::book::HubBook;
 use super::exports::StandingExports;
-use super::intake::{avoid_node_addresses, claim_lans, claim_services_and_vpns, import_cluster};
+use super::intake::{
+    all_pools, avoid_node_addresses, claim_lans, claim_services_and_vpns, import_cluster,
+};
 use super::membership::Membership;
 use super::network::{Offering, plans};
-use crate::cidr::Family;
-use crate::cidr::Prefix;
+use crate::cidr::{Family, Prefix, PrefixSet};
 use crate::fleet::Fleet;
 use crate::ids::{ClusterName, LinkName, NodeName, SiteName};
 use crate::ledger::{Ledger, Use};
@@ -31,17 +32,17 @@ pub(in crate::plan) struct Hub<'a> {
 }
 
 /// The hub's plan, made.
-pub(in crate::plan) struct HubPlan<'a> {
+pub(in crate::plan) struct HubPlan {
     /// Its ledger; none when there was none and nothing happened.
     pub(in crate::plan) ledger: Option<Arc<Ledger>>,
     /// Plans of all links.
     pub(in crate::plan) plans: BTreeMap<LinkName, NetworkPlan>,
     /// What each cluster holds.
-    pub(in crate::plan) holdings: BTreeMap<&'a ClusterName, Holdings>,
+    pub(in crate::plan) holdings: BTreeMap<ClusterName, Holdings>,
     /// What could not be done.
     pub(in crate::plan) report: Reporter,
-    /// Links that are planned, by name.
-    pub(in crate::plan) links: Vec<&'a LinkName>,
+    /// All that planned links may grant from.
+    pub(in crate::plan) pools: PrefixSet,
 }
 
 impl<'a> Hub<'a> {
@@ -140,11 +141,13 @@ impl<'a> Hub<'a> {
         self.book.grab(wish, ask)
     }
 
-    /// Grants a cluster's first block, or says why there is none.
-    pub(in crate::plan) fn grant_first(&mut self, wish: &Wish<'a>, ask: BlockAsk) {
-        if self.book.grab(wish, ask).is_none() {
+    /// Grants a cluster's first block, or says why there is none. Whether there was one.
+    pub(in crate::plan) fn grant_first(&mut self, wish: &Wish<'a>, ask: BlockAsk) -> bool {
+        let granted = self.book.grab(wish, ask).is_some();
+        if !granted {
             self.book.report_no_block(wish, ask, &mut self.report);
         }
+        granted
     }
 
     /// Settles in which families nodes have mesh addresses: those of pools and of pods.
@@ -178,7 +181,7 @@ impl<'a> Hub<'a> {
         mut self,
         standing: &StandingExports<'a>,
         offers: &[(Wish<'a>, &'d Offer)],
-    ) -> HubPlan<'a> {
+    ) -> HubPlan {
         for (wish, offer) in offers {
             let (clashes, members) = (&offer.clashes, &self.members);
             self.book
@@ -203,13 +206,15 @@ impl<'a> Hub<'a> {
             .by_ref()
             .filter(|(link, _)| !plans.contains_key(*link));
         let height = withdrawn.map(|(_, plan)| plan.revision).max().unwrap_or(0);
-        let holdings = self.book.take_holdings();
+        let pools = all_pools(&self.members, &self.book);
+        let holdings = self.book.take_holdings().into_iter();
+        let holdings = holdings.map(|(name, held)| (name.clone(), held.sorted()));
         HubPlan {
             ledger: self.book.close(&self.before.lineage, height),
             plans,
-            holdings,
+            holdings: holdings.collect(),
             report: self.report,
-            links: self.members.links,
+            pools,
         }
     }
 }

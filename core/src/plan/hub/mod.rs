@@ -26,4 +26,4 @@ mod ranges;
 mod vpn_indexes;
 
 pub(super) use exports::StandingExports;
-pub(super) use level::Hub;
+pub(super) use level::{Hub, HubPlan};

@@ -1,0 +1,313 @@
+//! The planner that remembers: a change of nodes costs their cluster's work, and the hub's only when what the cluster offers has
+//! changed.
+//!
+//! It holds its last proposal, and of every cluster what it holds and offers. The whole pass, [`plan`], is the resync and the
+//! measure: after every change the proposal is the one that a whole pass over the same fleet would have made.
+
+use super::kept::kept_nodes;
+use super::proposal::{Before, NodePlan, Proposal};
+use super::report::Reporter;
+use super::single::{Pass, Planned, Settled, alone, node_addresses, run};
+use super::withheld;
+use crate::cidr::PrefixSet;
+use crate::fleet::{Fleet, Mode};
+use crate::ids::{ClusterName, LinkName, NodeId, NodeName};
+use crate::ledger::LedgerName;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Plans everything.
+///
+/// Links with mode `Plan` are computed on top of the others and only shown: their ledgers, plans and nodes stay as they
+/// were, and the report says what would change.
+#[must_use]
+pub fn plan(fleet: &Fleet, before: &Before) -> Proposal {
+    State::of(fleet, before).proposal
+}
+
+/// What a change touched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Whether everything was planned anew.
+    pub everything: bool,
+    /// Whether the hub's level was: its ledger and the network plans.
+    pub hub: bool,
+    /// Clusters that were planned anew.
+    pub clusters: BTreeSet<ClusterName>,
+    /// Nodes whose plan came, went or changed; not told where everything was planned anew.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+/// The last proposal, and what it takes to carry it on.
+#[derive(Debug, Clone)]
+pub struct Planner {
+    before: Before,
+    state: State,
+    touched: Touched,
+}
+
+impl Planner {
+    /// Plans everything; `before` is what is stored.
+    #[must_use]
+    pub fn new(fleet: &Fleet, before: Before) -> Self {
+        Self {
+            state: State::of(fleet, &before),
+            touched: Touched {
+                everything: true,
+                hub: true,
+                ..Touched::default()
+            },
+            before,
+        }
+    }
+
+    /// What is proposed now.
+    #[must_use]
+    pub fn proposal(&self) -> &Proposal {
+        &self.state.proposal
+    }
+
+    /// What it was decided from.
+    #[must_use]
+    pub fn before(&self) -> &Before {
+        &self.before
+    }
+
+    /// What the last change touched.
+    #[must_use]
+    pub fn touched(&self) -> &Touched {
+        &self.touched
+    }
+
+    /// Carries the proposal on. All of it has been stored, and since then `fleet` has changed in nodes of these clusters alone.
+    pub fn nodes_changed(&mut self, fleet: &Fleet, clusters: &BTreeSet<ClusterName>) {
+        self.store();
+        // What is only shown is computed on top of everything else.
+        let shown = fleet.links.values().any(|link| link.mode == Mode::Plan);
+        let carried = if shown {
+            None
+        } else {
+            self.state.carry_on(fleet, &self.before, clusters)
+        };
+        match carried {
+            Some(touched) => self.touched = touched,
+            None => *self = Self::new(fleet, self.before.clone()),
+        }
+    }
+
+    /// What was proposed last is what stands now.
+    fn store(&mut self) {
+        let proposal = &self.state.proposal;
+        if self.touched.everything {
+            self.before = proposal.written(&self.before);
+            return;
+        }
+        let clusters = self.touched.clusters.iter().cloned();
+        for name in clusters.map(LedgerName::Cluster).chain([LedgerName::Hub]) {
+            if let Some(ledger) = proposal.ledgers.get(&name) {
+                self.before.ledgers.insert(name, ledger.clone());
+            }
+        }
+        if self.touched.hub {
+            self.before.plans.clone_from(&proposal.plans);
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    proposal: Proposal,
+    /// Planned clusters.
+    settled: BTreeMap<ClusterName, Settled>,
+    /// What the hub's level has to say.
+    hub: Reporter,
+    /// All that planned links may grant from.
+    pools: PrefixSet,
+    /// Addresses of nodes inside pools, which blocks avoid.
+    addresses: BTreeMap<ClusterName, BTreeSet<IpAddr>>,
+}
+
+impl State {
+    /// A whole pass.
+    fn of(fleet: &Fleet, before: &Before) -> Self {
+        let (applied, shown): (BTreeSet<&LinkName>, BTreeSet<&LinkName>) = fleet
+            .links
+            .keys()
+            .partition(|link| fleet.links[*link].mode == Mode::Apply);
+        let mut state = Self::of_links(fleet, before, &applied);
+        if !shown.is_empty() {
+            let next = state.proposal.written(before);
+            let all = applied.union(&shown).copied().collect();
+            let trial = Self::of_links(fleet, &next, &all);
+            withheld::withhold(&mut state.proposal, &trial.proposal, &shown);
+        }
+        state
+    }
+
+    fn of_links(fleet: &Fleet, before: &Before, links: &BTreeSet<&LinkName>) -> Self {
+        let pass = run(fleet, before, links, &BTreeMap::new());
+        let mut state = Self {
+            proposal: Proposal {
+                ledgers: before.ledgers.clone(),
+                plans: BTreeMap::new(),
+                nodes: kept_nodes(fleet, before, links),
+                report: Reporter::default().finish(),
+            },
+            settled: BTreeMap::new(),
+            hub: Reporter::default(),
+            pools: pass.hub.pools.clone(),
+            addresses: node_addresses(&pass.hub.pools, fleet.nodes.iter()),
+        };
+        state.take_in(pass, &mut Touched::default());
+        state
+    }
+
+    /// Plans clusters whose nodes have changed. None: everything has to be planned.
+    fn carry_on(
+        &mut self,
+        fleet: &Fleet,
+        before: &Before,
+        clusters: &BTreeSet<ClusterName>,
+    ) -> Option<Touched> {
+        let mut touched = Touched::default();
+        let mut planned = Vec::new();
+        // Every cluster's addresses are looked at, whatever the others do.
+        let mut quiet = true;
+        for cluster in clusters {
+            quiet &= self.see_addresses(fleet, cluster);
+        }
+        for (name, settled) in clusters
+            .iter()
+            .filter_map(|it| self.settled.get_key_value(it))
+        {
+            match alone(fleet, before, name, settled).filter(|_| quiet) {
+                Some(new) if new.settled.is_same_to_the_hub(settled) => planned.push(new),
+                _ => quiet = false,
+            }
+            if !quiet {
+                break;
+            }
+        }
+        if quiet {
+            self.take_in_clusters(planned, &mut touched);
+            return Some(touched);
+        }
+        let others: BTreeMap<&ClusterName, &Settled> = self
+            .settled
+            .iter()
+            .filter(|(name, settled)| !clusters.contains(*name) && settled.is_quiet())
+            .collect();
+        let applied = fleet.links.keys().collect();
+        let pass = run(fleet, before, &applied, &others);
+        let holdings = |name: &ClusterName| pass.hub.holdings.get(name);
+        let mut others = others.iter();
+        let as_was = others.all(|(name, settled)| holdings(name) == Some(&settled.holdings));
+        if !as_was || pass.hub.pools != self.pools {
+            return None;
+        }
+        touched.hub = true;
+        self.take_in(pass, &mut touched);
+        Some(touched)
+    }
+
+    /// Notes which of a cluster's node addresses lie in pools. Whether these are the same as before.
+    fn see_addresses(&mut self, fleet: &Fleet, cluster: &ClusterName) -> bool {
+        let seen = node_addresses(&self.pools, fleet.nodes_of(cluster)).remove(cluster);
+        let same = seen.as_ref() == self.addresses.get(cluster);
+        match seen {
+            Some(seen) => drop(self.addresses.insert(cluster.clone(), seen)),
+            None => drop(self.addresses.remove(cluster)),
+        }
+        same
+    }
+
+    fn take_in(&mut self, pass: Pass, touched: &mut Touched) {
+        self.hub = pass.hub.report;
+        self.proposal.plans = pass.hub.plans;
+        let ledger = pass.hub.ledger.map(|ledger| (LedgerName::Hub, ledger));
+        self.proposal.ledgers.extend(ledger);
+        self.take_in_clusters(pass.planned, touched);
+        self.tell();
+    }
+
+    fn take_in_clusters(&mut self, planned: Vec<Planned>, touched: &mut Touched) {
+        let mut spoken = false;
+        for Planned {
+            name,
+            settled,
+            ledger,
+            nodes,
+        } in planned
+        {
+            let key = LedgerName::Cluster(name.clone());
+            match ledger {
+                Some(ledger) => self.proposal.ledgers.insert(key, ledger),
+                None => self.proposal.ledgers.remove(&key),
+            };
+            self.replace_nodes(&name, nodes, touched);
+            let said = self.settled.get(&name).map(|it| &it.offer.report);
+            spoken |= said.is_some_and(|said| *said != settled.offer.report);
+            touched.clusters.insert(name.clone());
+            self.settled.insert(name, settled);
+        }
+        if spoken {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        let mut report = self.hub.clone();
+        for settled in self.settled.values() {
+            report.add(&settled.offer.report);
+        }
+        self.proposal.report = report.finish();
+    }
+
+    /// Puts a cluster's nodes in place of those before. Most are as they were.
+    fn replace_nodes(
+        &mut self,
+        cluster: &ClusterName,
+        nodes: Vec<(NodeId, NodePlan)>,
+        touched: &mut Touched,
+    ) {
+        if !self.settled.contains_key(cluster) {
+            self.proposal.nodes.extend(nodes);
+            return;
+        }
+        let names: BTreeSet<&NodeName> = nodes.iter().map(|(id, _)| &id.node).collect();
+        let own = self.proposal.nodes.range(NodeId::first_of(cluster)..);
+        let own = own
+            .map(|(id, _)| id)
+            .take_while(|id| id.cluster == *cluster);
+        let gone: Vec<NodeId> = own
+            .filter(|id| !names.contains(&id.node))
+            .cloned()
+            .collect();
+        for id in gone {
+            self.proposal.nodes.remove(&id);
+            touched.nodes.insert(id);
+        }
+        for (id, node) in nodes {
+            if self.proposal.nodes.get(&id) != Some(&node) {
+                touched.nodes.insert(id.clone());
+                self.proposal.nodes.insert(id, node);
+            }
+        }
+    }
+}
+
+impl Settled {
+    /// Whether the hub would decide the same from both.
+    fn is_same_to_the_hub(&self, other: &Self) -> bool {
+        let (own, others) = (&self.offer, &other.offer);
+        self.sites == other.sites
+            && own.segments == others.segments
+            && own.clashes == others.clashes
+            && own.missing == others.missing
+    }
+
+    /// Whether nothing of the cluster depends on what others do from here on.
+    fn is_quiet(&self) -> bool {
+        !self.wanting && self.offer.clashes.is_empty() && self.offer.missing.is_empty()
+    }
+}
