@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::check;
 use tieline_core::cidr::{Family, Prefix};
 use tieline_core::fleet::{Fleet, Granularity, Mode, PerFamily, SiteRule, SiteSource};
 use tieline_core::ids::{ClusterName, NodeId};
@@ -625,6 +626,8 @@ fn carry_on(events: &[Event]) -> [usize; 3] {
         assert_same(&whole, planner.proposal(), "carried on, it is another plan");
         assert_eq!(planner.before(), &world.before);
         let touched = planner.touched();
+        let findings = check::touched(&world.fleet, &world.before, &whole, touched);
+        assert_eq!(findings, []);
         if touched.everything {
             ways[0] += 1;
             continue;

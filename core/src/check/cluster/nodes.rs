@@ -1,43 +1,23 @@
 //! Nodes: what each is told fits the ledgers, the plan and its Node object.
 
-use super::{Case, is_live};
+use super::{Cluster, Share};
+use crate::check::case::Case;
 use crate::cidr::{Family, Prefix};
 use crate::ids::NodeId;
-use crate::ledger::{LedgerName, Owner, Use};
+use crate::ledger::Use;
 use crate::plan::NodePlan;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-/// What one node holds: pod ranges and mesh addresses.
-type Shares = (Vec<Prefix>, Vec<Prefix>);
-
-pub(super) fn check(case: &mut Case<'_>) {
-    let proposal = case.proposal;
-    let mut shares: BTreeMap<(&str, &str), Shares> = BTreeMap::new();
-    for (name, ledger) in &proposal.ledgers {
-        let LedgerName::Cluster(cluster) = name else {
-            continue;
-        };
-        for grant in ledger.grants.iter().filter(|grant| is_live(grant)) {
-            if let Owner::Node(node) = &grant.owner {
-                let (pods, mesh) = shares.entry((cluster.as_str(), node.as_str())).or_default();
-                if grant.used_for == Use::Pod {
-                    pods
-                } else {
-                    mesh
-                }
-                .push(grant.prefix);
-            }
-        }
-    }
-    let mut peers = BTreeSet::new();
-    for (id, node) in &proposal.nodes {
-        if !peers.insert(&node.peer) || id.peer().as_ref() != Ok(&node.peer) {
+/// Proves it of one cluster's nodes.
+pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>) {
+    for (id, node, held) in cluster.held() {
+        // Names of clusters have no dot, so no other node is called like this.
+        if !id.is_called(&node.peer) {
             case.find(format!(
                 "node {id}: its peer {} is another node's",
                 node.peer
             ));
         }
-        let held = shares.get(&(id.cluster.as_str(), id.node.as_str()));
         holds(case, id, node, held);
         stands(case, id, node);
         if case.is_applied(&node.link) {
@@ -46,35 +26,39 @@ pub(super) fn check(case: &mut Case<'_>) {
     }
 }
 
-fn holds(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, held: Option<&Shares>) {
-    let nothing = (Vec::new(), Vec::new());
-    let (pods, mesh) = held.unwrap_or(&nothing);
-    let same = |a: &[Prefix], b: &[Prefix]| {
-        a.iter().collect::<BTreeSet<_>>() == b.iter().collect::<BTreeSet<_>>() && a.len() == b.len()
+/// What it is told is what its ledger grants.
+fn holds(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, held: &[Share<'_>]) {
+    // Both in order of use and prefix.
+    let mesh_from = held.partition_point(|share| share.used_for == Use::Pod);
+    let (pods, mesh) = held.split_at(mesh_from);
+    let same = |held: &[Share<'_>], mut told: Vec<Prefix>| {
+        told.sort_unstable();
+        held.iter().map(|share| share.prefix).eq(told)
     };
-    if !same(pods, &node.pod_cidrs) {
+    if !same(pods, node.pod_cidrs.clone()) {
         case.find(format!(
             "node {id} has pod ranges {:?}, its ledger {pods:?}",
             node.pod_cidrs
         ));
     }
-    let addresses: Vec<Prefix> = node
-        .mesh_addresses
-        .iter()
-        .map(|address| Prefix::host(*address))
-        .collect();
-    if !same(mesh, &addresses) {
+    let addresses = node.mesh_addresses.iter();
+    if !same(
+        mesh,
+        addresses.map(|address| Prefix::host(*address)).collect(),
+    ) {
         case.find(format!(
             "node {id} has mesh addresses {:?}, its ledger {mesh:?}",
             node.mesh_addresses
         ));
     }
-    let families: BTreeSet<Family> = node
-        .mesh_addresses
-        .iter()
-        .map(|address| Family::of(*address))
-        .collect();
-    if families.len() != node.mesh_addresses.len() || families.is_empty() {
+    let of = |family: Family| {
+        let addresses = node.mesh_addresses.iter();
+        addresses
+            .filter(move |address| Family::of(**address) == family)
+            .count()
+    };
+    let [v4, v6] = Family::BOTH.map(of);
+    if v4 > 1 || v6 > 1 || v4 + v6 == 0 {
         case.find(format!(
             "node {id} has {} mesh addresses: one of each family is wanted",
             node.mesh_addresses.len()
@@ -82,6 +66,7 @@ fn holds(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, held: Option<&Shares
     }
 }
 
+/// Its segment is one of its cluster, and has it as it says.
 fn stands(case: &mut Case<'_>, id: &NodeId, node: &NodePlan) {
     let Some(plan) = case.proposal.plans.get(&node.link) else {
         case.find(format!(
@@ -90,11 +75,7 @@ fn stands(case: &mut Case<'_>, id: &NodeId, node: &NodePlan) {
         ));
         return;
     };
-    let segment = plan
-        .segments
-        .binary_search_by(|segment| segment.name.cmp(&node.segment))
-        .ok()
-        .map(|at| &plan.segments[at]);
+    let segment = plan.segment(&node.segment);
     let Some(segment) = segment.filter(|segment| {
         segment.site == node.site && segment.cluster.as_ref() == Some(&id.cluster)
     }) else {
@@ -117,14 +98,18 @@ fn stands(case: &mut Case<'_>, id: &NodeId, node: &NodePlan) {
     }
 }
 
+/// What it is told fits its Node object.
 fn observed(case: &mut Case<'_>, id: &NodeId, node: &NodePlan) {
     let Some(object) = case.fleet.nodes.get(id) else {
         case.find(format!("node {id} is planned, but does not exist"));
         return;
     };
-    let seen: BTreeSet<&Prefix> = object.pod_cidrs.iter().collect();
-    let told: BTreeSet<&Prefix> = node.pod_cidrs.iter().collect();
-    if !seen.is_empty() && seen != told {
+    let [seen, told] = [&object.pod_cidrs, &node.pod_cidrs];
+    let same = || {
+        let [seen, told] = [seen, told].map(|all| all.iter().collect::<BTreeSet<_>>());
+        seen == told
+    };
+    if !seen.is_empty() && seen != told && !same() {
         case.find(format!(
             "node {id} has podCIDRs {seen:?}, but {told:?} are planned for it"
         ));

@@ -1,0 +1,87 @@
+//! Ranks are unique, in bounds, held by nodes of the segment, and nobody who may stay is replaced.
+
+use crate::check::case::Case;
+use crate::fleet::Granularity;
+use crate::ids::{NodeId, NodeName, PeerName};
+use crate::network_plan::{NetworkPlan, Segment};
+use std::collections::BTreeSet;
+
+/// Proves it of one plan.
+pub(super) fn check(case: &mut Case<'_>, plan: &NetworkPlan) {
+    let link = &plan.link;
+    let topology = &case.fleet.links[link].topology;
+    let wanted = if topology.granularity == Granularity::Node {
+        1
+    } else {
+        topology.gateways_per_site
+    };
+    for segment in &plan.segments {
+        let mut ranks = BTreeSet::new();
+        let mut peers = BTreeSet::new();
+        for gateway in &segment.gateways {
+            let (rank, peer) = (gateway.rank, &gateway.peer);
+            if !ranks.insert(rank) || !peers.insert(peer) {
+                case.find(format!(
+                    "plan {link}: segment {} has rank {rank} or gateway {peer} twice",
+                    segment.name
+                ));
+            }
+            if rank >= wanted {
+                case.find(format!("plan {link}: segment {} has a gateway of rank {rank}, but {wanted} gateway(s) are wanted", segment.name));
+            }
+            match node_of(case, segment, peer) {
+                Some(id) => {
+                    if topology.granularity == Granularity::Site && !selected(case, &id) {
+                        case.find(format!("plan {link}: gateway {peer} of segment {} does not match gateways.nodeSelector", segment.name));
+                    }
+                }
+                _ => case.find(format!(
+                    "plan {link}: gateway {peer} is no node of segment {}",
+                    segment.name
+                )),
+            }
+        }
+        let old = case
+            .before
+            .plans
+            .get(link)
+            .and_then(|old| old.segment(&segment.name));
+        for sitting in old.into_iter().flat_map(|old| &old.gateways) {
+            let node = node_of(case, segment, &sitting.peer);
+            let may = |id: &NodeId| topology.granularity == Granularity::Node || selected(case, id);
+            let stays = sitting.rank < wanted && node.is_some_and(|id| may(&id));
+            if stays && !segment.gateways.contains(sitting) {
+                case.find(format!(
+                    "plan {link}: {} had rank {} of segment {} and could keep it",
+                    sitting.peer, sitting.rank, segment.name
+                ));
+            }
+        }
+    }
+}
+
+fn selected(case: &Case<'_>, id: &NodeId) -> bool {
+    match (
+        case.fleet.clusters.get(&id.cluster),
+        case.fleet.nodes.get(id),
+    ) {
+        (Some(cluster), Some(node)) => cluster
+            .gateway_selector
+            .iter()
+            .all(|(key, value)| node.labels.get(key).is_some_and(|own| own == value)),
+        _ => false,
+    }
+}
+
+/// The planned node of the segment that has this Peer.
+fn node_of(case: &Case<'_>, segment: &Segment, peer: &PeerName) -> Option<NodeId> {
+    let cluster = segment.cluster.clone()?;
+    let node = peer
+        .as_str()
+        .strip_prefix(cluster.as_str())?
+        .strip_prefix('.')?;
+    let node = NodeName::new(node).ok()?;
+    let id = NodeId { cluster, node };
+    let planned = case.proposal.nodes.get(&id)?;
+    (planned.segment == segment.name && planned.peer == *peer).then_some(id)
+}
