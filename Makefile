@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo demo-nodes test test-unit test-nodes lab bench lint crds docs fmt tools control-plane image manifests chart
+.PHONY: help demo demo-nodes test test-all test-unit test-nodes lab bench lint crds docs fmt tools control-plane image manifests chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -13,8 +13,11 @@ demo: ## three sites and the company VPN on this machine, in one go (KEEP=1 leav
 demo-nodes: ## the same on real Kubernetes nodes, installed by helm; needs root (KEEP=1, CNI=bridge|flannel|plain, PROXY=nftables|iptables)
 	@tests/run demo-nodes
 
-test: ## everything: unit, golden, API and lab tests; ends with "N passed, N failed"
+test: ## what a change can break: unit, golden, API and lab tests; ends with "N passed, N failed"
 	@tests/run test
+
+test-all: ## the whole matrix: every case of every suite, before an issue is called resolved
+	@tests/run test-all
 
 test-nodes: ## the suites on real Kubernetes nodes only; needs root
 	@tests/run test-nodes
@@ -22,7 +25,7 @@ test-nodes: ## the suites on real Kubernetes nodes only; needs root
 test-unit: ## unit, golden and property tests only
 	@tests/run test-unit
 
-lab: ## one lab suite: make lab SUITE=lab_mesh FILTER=words
+lab: ## one lab suite with all its cases: make lab SUITE=lab_mesh FILTER=words
 	@tests/run suite $(SUITE) $(FILTER)
 
 bench: ## benches; print ratios against a named limit or rival

@@ -8,6 +8,8 @@
 mod hearing;
 #[path = "kernel_guest/losses.rs"]
 mod losses;
+#[path = "support/matrix.rs"]
+mod matrix;
 #[path = "kernel_guest/outside.rs"]
 mod outside;
 #[path = "kernel_guest/scenarios.rs"]
@@ -16,7 +18,9 @@ mod scenarios;
 use e2e::guest::{self, DEMANDS};
 use e2e::lab::{Demands, Lifetime, enter_for};
 use libtest_mimic::{Arguments, Trial};
+use matrix::matrix;
 use outside::PIPE;
+use scenarios::When;
 
 fn main() {
     if let Ok(target) = std::env::var(PIPE) {
@@ -37,28 +41,31 @@ fn main() {
     }
     // One guest, whose scenarios follow each other.
     arguments.test_threads = Some(1);
-    let wanted: Vec<&'static str> = scenarios::names()
-        .filter(|name| is_wanted(&arguments, name))
+    let cases = || scenarios::all().map(|it| (it.name, it.when));
+    let wanted: Vec<&'static str> = cases()
+        .filter(|(name, when)| is_wanted(&arguments, name, *when))
+        .map(|(name, _)| name)
         .collect();
-    let trials = scenarios::names().map(|name| {
+    let trials = cases().map(|(name, when)| {
         let wanted = wanted.clone();
-        Trial::test(name, move || {
-            outside::outcome(name, &wanted).map_err(|error| format!("{error:#}").into())
-        })
+        let outcome =
+            move || outside::outcome(name, &wanted).map_err(|error| format!("{error:#}").into());
+        marked(Trial::test(name, outcome), when)
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     outside::end();
     conclusion.exit();
 }
 
-/// As libtest-mimic filters.
-fn is_wanted(arguments: &Arguments, name: &str) -> bool {
-    let fits = |filter: &str| {
-        if arguments.exact {
-            name == filter
-        } else {
-            name.contains(filter)
-        }
-    };
-    arguments.filter.as_deref().is_none_or(fits) && !arguments.skip.iter().any(|skip| fits(skip))
+fn marked(case: Trial, when: When) -> Trial {
+    match when {
+        When::EveryDay => case,
+        When::Matrix => matrix(case),
+    }
+}
+
+/// Whether the guest has to play this: it is told before it boots.
+fn is_wanted(arguments: &Arguments, name: &str, when: When) -> bool {
+    let case = marked(Trial::test(name, || Ok(())), when);
+    !arguments.is_filtered_out(&case) && !arguments.is_ignored(&case)
 }

@@ -1,6 +1,8 @@
 //! What happens when parts fail: traffic goes on or comes back by itself, and nothing leaks meanwhile.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/matrix.rs"]
+mod matrix;
 mod support;
 
 use std::collections::BTreeMap;
@@ -10,10 +12,13 @@ use anyhow::{Context, Result, ensure};
 use e2e::lab::{Dump, Endpoint, Flows, Lifetime, Oracle, enter};
 use e2e::world::{Story, World, eventually};
 use libtest_mimic::Arguments;
+use matrix::matrix;
 use support::{figures, listening, recovers, trial, within};
 
-/// How long an outage of the operator or the API server lasts.
-const OUTAGE: Duration = Duration::from_secs(60);
+/// How long an outage of the operator or the API server lasts every day: longer than a Lease of the operator.
+const OUTAGE: Duration = Duration::from_secs(20);
+/// And in the matrix: longer than what clients wait for a silent API server.
+const LONG_OUTAGE: Duration = Duration::from_secs(60);
 /// After a crash of the agent, traffic is back within this, its restart included.
 const RECOVERY_BOUND: Duration = Duration::from_secs(10);
 /// What disappears from the kernel is put back within this.
@@ -36,13 +41,21 @@ fn main() {
             agent_crash,
         ),
         trial(
+            "the operator is killed for 20 s, somebody deletes its plan, and traffic goes on",
+            || operator_outage(OUTAGE),
+        ),
+        matrix(trial(
             "the operator is killed for 60 s, somebody deletes its plan, and traffic goes on",
-            operator_outage,
-        ),
+            || operator_outage(LONG_OUTAGE),
+        )),
         trial(
-            "the API server is stopped for 60 s, traffic goes on, and a rebooted node comes back from its disk",
-            api_outage,
+            "the API server is stopped for 20 s, traffic goes on, and a rebooted node comes back from its disk",
+            || api_outage(OUTAGE),
         ),
+        matrix(trial(
+            "the API server is stopped for 60 s, traffic goes on, and a rebooted node comes back from its disk",
+            || api_outage(LONG_OUTAGE),
+        )),
         trial(
             "with all agents killed and all tunnels removed nothing planned leaves a node, and sites stay whole",
             guard,
@@ -213,7 +226,7 @@ fn pairs_of(world: &World, node: &str) -> Result<Vec<(Endpoint, Endpoint)>> {
         .collect())
 }
 
-/// Pairs between all segments, for streams that run for a minute.
+/// Pairs between all segments, for streams that run through an outage.
 fn cross_pairs(world: &World) -> Vec<(Endpoint, Endpoint)> {
     let ends = world.lab.endpoints();
     let later = |index: usize| ends[index + 1..].iter();
@@ -224,7 +237,7 @@ fn cross_pairs(world: &World) -> Vec<(Endpoint, Endpoint)> {
         .collect()
 }
 
-fn operator_outage() -> Result<()> {
+fn operator_outage(length: Duration) -> Result<()> {
     three_sites(|world| {
         let oracle = listening(world)?;
         let pings = world
@@ -237,7 +250,7 @@ fn operator_outage() -> Result<()> {
             world.control_plane.kubectl(&all)
         };
         kubectl(world, &["delete", "--all"])?;
-        std::thread::sleep(OUTAGE);
+        std::thread::sleep(length);
         let report = pings.stop();
         world.start_operator()?;
         report.expect_no_loss()?;
@@ -251,7 +264,7 @@ fn operator_outage() -> Result<()> {
     })
 }
 
-fn api_outage() -> Result<()> {
+fn api_outage(length: Duration) -> Result<()> {
     three_sites(|world| {
         let oracle = listening(world)?;
         let rebooted = world
@@ -297,7 +310,7 @@ fn api_outage() -> Result<()> {
             || world.lab.matrix(&flows)?.expect_all(),
         )?;
         let back = booted.elapsed();
-        std::thread::sleep(OUTAGE.saturating_sub(start.elapsed()));
+        std::thread::sleep(length.saturating_sub(start.elapsed()));
         let report = pings.stop();
         world.control_plane.start_again()?;
         report.expect_no_loss()?;

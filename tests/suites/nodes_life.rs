@@ -10,6 +10,8 @@ mod bundle;
 mod firewall;
 #[path = "nodes_life/install.rs"]
 mod install;
+#[path = "support/matrix.rs"]
+mod matrix;
 #[path = "nodes_life/nodes.rs"]
 mod nodes;
 #[path = "nodes_life/stage.rs"]
@@ -19,6 +21,7 @@ use anyhow::Result;
 use e2e::lab::Lifetime;
 use e2e::nodes::enter;
 use libtest_mimic::{Arguments, Trial};
+use matrix::matrix;
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -28,22 +31,22 @@ fn main() {
     // Two clusters, one after the other, and most tests change something in theirs.
     arguments.test_threads = Some(1);
     let trials = vec![
-        trial(
+        matrix(trial(
             "helm uninstall leaves every node as it was, and pods inside a site never notice",
             install::leaves_no_trace,
-        ),
-        trial(
+        )),
+        matrix(trial(
             "helm install works right after helm uninstall",
             install::again_at_once,
-        ),
-        trial(
+        )),
+        matrix(trial(
             "a forward chain of nft that drops is reported, and the rules it names let the mesh pass",
             firewall::nft_chain,
-        ),
-        trial(
+        )),
+        matrix(trial(
             "iptables' FORWARD policy DROP is reported, and the rules it names let the mesh pass",
             firewall::iptables_policy,
-        ),
+        )),
         trial(
             "tieline gather brings the logs of every container, and no key of any node",
             bundle::gathered,
@@ -61,10 +64,10 @@ fn main() {
             "a new node's pod sends its first packet across sites 5 s after the node is Ready, and nobody else loses one",
             nodes::joined,
         ),
-        trial(
+        matrix(trial(
             "a gateway whose address changes is followed",
             nodes::address_changed,
-        ),
+        )),
         trial(
             "a deleted gateway's site goes on without it",
             nodes::gateway_deleted,

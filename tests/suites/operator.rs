@@ -24,8 +24,8 @@ type Tests = Vec<(&'static str, fn() -> Result<()>)>;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Two cores: more control planes at once only wait for each other.
-    arguments.test_threads.get_or_insert(2);
+    // Tests wait twice as long as they compute: for Leases, for silence, for API servers that start.
+    arguments.test_threads.get_or_insert(4);
     let suites: [Tests; 4] = [
         planning::tests(),
         claims::tests(),
