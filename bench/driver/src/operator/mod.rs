@@ -1,0 +1,121 @@
+//! Operators on a real API server, with nodes and agents that are only written: what one join costs, and how long it takes.
+//!
+//! Each operator has a control plane of its own, with its own definitions, one after the other in the same run. Costs are CPU time of
+//! the operator's process: a busy machine changes it little.
+
+mod agents;
+mod stage;
+
+use crate::builds::{BASELINE, Builds, OperatorBuild};
+use crate::row::Row;
+use crate::samples::median;
+use agents::{OTHER, link, node};
+use anyhow::{Context, Result};
+use serde_json::json;
+use stage::Stage;
+use std::time::Duration;
+
+/// Nodes that the baseline still carries.
+const SMALL: u32 = 1_500;
+/// Nodes that one cluster may have.
+const LARGE: u32 = 10_000;
+/// Nodes that join one by one, and are measured.
+const JOINS: u32 = 20;
+/// Nodes beside which an innocent one joins.
+const FEW: u32 = 10;
+/// Links of others.
+const LINKS: u32 = 10_000;
+
+/// What one join costs at 1,500 nodes.
+pub(crate) fn joins(builds: &Builds, rows: &mut Vec<Row>) -> Result<()> {
+    let before = cost_of_a_join(&builds.baseline_operator()?, SMALL)?;
+    rows.push(cost(&format!("join at {SMALL} nodes, {BASELINE}"), before));
+    let now = cost_of_a_join(&builds.operator()?, SMALL)?;
+    let row = cost(&format!("join at {SMALL} nodes"), now);
+    rows.push(row.versus(BASELINE, before).at_most(0.05));
+    Ok(())
+}
+
+/// What one join costs at 10,000 nodes, where the baseline's ledger is too large to be written.
+pub(crate) fn large(builds: &Builds, rows: &mut Vec<Row>) -> Result<()> {
+    let build = builds.operator()?;
+    let small = cost_of_a_join(&build, SMALL)?;
+    let large = cost_of_a_join(&build, LARGE)?;
+    let row = cost(&format!("join at {LARGE} nodes"), large);
+    rows.push(row.versus(format!("itself at {SMALL}"), small).at_most(2.0));
+    Ok(())
+}
+
+/// How long a node of a small link waits for its Peer beside 10,000 links of others.
+pub(crate) fn innocent(builds: &Builds, rows: &mut Vec<Row>) -> Result<()> {
+    let what = format!("Peer of a new node beside {LINKS} other links");
+    for build in [builds.baseline_operator()?, builds.operator()?] {
+        let [alone, beside] = delays(&build)?;
+        let row = Row::new("operator", &format!("{what}, {}", build.name), beside, "s")
+            .versus("itself beside none", alone);
+        // The baseline's is for information.
+        rows.push(if build.name == BASELINE {
+            row
+        } else {
+            row.at_most(2.0)
+        });
+    }
+    Ok(())
+}
+
+fn cost(what: &str, value: f64) -> Row {
+    Row::new("operator", what, value, "cpu-s")
+}
+
+/// Seconds of CPU time for each node that joins, from its creation until nothing is left to do: its Peer, its accepted claim, its
+/// podCIDR, and the statuses that tell of it.
+fn cost_of_a_join(build: &OperatorBuild, nodes: u32) -> Result<f64> {
+    let stage = Stage::populated(build, nodes)?;
+    let before = stage.cpu()?;
+    for number in nodes..nodes + JOINS {
+        stage.create(&[node(number)])?;
+        stage.agents_speak(number..number + 1)?;
+        stage.at_rest()?;
+    }
+    let each = (stage.cpu()? - before).as_secs_f64() / f64::from(JOINS);
+    eprintln!(
+        "   {}: {:.1} ms of CPU time for each join at {nodes} nodes",
+        build.name,
+        each * 1e3
+    );
+    Ok(each)
+}
+
+/// Seconds from a Node's creation to its Peer: without links of others, and with them.
+fn delays(build: &OperatorBuild) -> Result<[f64; 2]> {
+    let mut stage = Stage::populated(build, FEW)?;
+    let alone = delay(&stage, FEW, 5)?;
+    stage.stop()?;
+    let others: Vec<_> = (0..LINKS)
+        .map(|number| {
+            link(
+                &format!("{OTHER}-{number:05}"),
+                &format!("{OTHER}-{number:05}"),
+                &json!({}),
+            )
+        })
+        .collect();
+    stage.create(&others)?;
+    stage.start()?;
+    stage.settled(Duration::from_secs(900))?;
+    let beside = delay(&stage, FEW + 5, 3)?;
+    eprintln!(
+        "   {}: a Peer after {alone:.3} s, beside {LINKS} links after {beside:.3} s",
+        build.name
+    );
+    Ok([alone, beside])
+}
+
+fn delay(stage: &Stage, first: u32, count: u32) -> Result<f64> {
+    let mut delays = Vec::new();
+    for number in first..first + count {
+        delays.push(stage.time_to_peer(number)?.as_secs_f64());
+        stage.at_rest()?;
+    }
+    median(&delays).context("nothing was measured")
+}
