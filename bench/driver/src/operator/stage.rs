@@ -18,8 +18,9 @@ use std::fs::{self, File};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use tieline_crds::{NetworkPlan, Peer};
+use tieline_crds::{ClusterLink, NetworkPlan, Peer};
 use tokio::runtime::Runtime;
 
 const NAMESPACE: &str = "tieline-system";
@@ -64,13 +65,7 @@ impl Stage {
         stage.agents_say(0..nodes)?;
         stage.start()?;
         stage.settled(LONG_LIMIT)?;
-        let last = nodes.saturating_sub(1);
-        ensure!(
-            stage.has_pod_cidr(last)?,
-            "{} has no podCIDR: {}",
-            node_name(last),
-            stage.log_end()
-        );
+        stage.eventually("the link converges", LIMIT, || stage.converged())?;
         eprintln!(
             "   {}: {nodes} nodes after {} s",
             build.name,
@@ -80,7 +75,10 @@ impl Stage {
     }
 
     fn new(build: &OperatorBuild) -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("tieline-bench-{}", std::process::id()));
+        static STAGES: AtomicU32 = AtomicU32::new(0);
+        let number = STAGES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tieline-bench-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
         let control_plane = ControlPlane::start(Options::new(&dir))?;
         control_plane
             .apply_crds(&build.source.join("crds/yaml"))
@@ -216,9 +214,9 @@ impl Stage {
         self.agents_say(numbers.clone())?;
         for number in numbers {
             self.eventually(
-                &format!("a podCIDR for {}", node_name(number)),
+                &format!("keys and podCIDR of {}", node_name(number)),
                 LIMIT,
-                || self.has_pod_cidr(number),
+                || Ok(self.has_keys(number)? && self.has_pod_cidr(number)?),
             )?;
         }
         Ok(())
@@ -269,6 +267,21 @@ impl Stage {
             .runtime
             .block_on(peer.get_metadata_opt(&peer_name(number)));
         Ok(found.context("read a Peer")?.is_some())
+    }
+
+    fn has_keys(&self, number: u32) -> Result<bool> {
+        let peers = self.namespaced::<Peer>();
+        let peer = self.runtime.block_on(peers.get(&peer_name(number)));
+        Ok(!peer.context("read a Peer")?.spec.accepted_keys.is_empty())
+    }
+
+    /// Whether the operator says that every node carries the plan.
+    fn converged(&self) -> Result<bool> {
+        let links = Api::<ClusterLink>::all(self.client.clone());
+        let link = self.runtime.block_on(links.get(LINK));
+        let status = link.context("read the link")?.status.unwrap_or_default();
+        let mut conditions = status.conditions.iter();
+        Ok(conditions.any(|it| it.type_ == "Converged" && it.status == "True"))
     }
 
     fn has_pod_cidr(&self, number: u32) -> Result<bool> {
