@@ -20,10 +20,14 @@ pub(crate) fn measure() -> Result<()> {
     ensure!(found == PEERS as usize - 1, "{found} peers");
     let work = format!("{found} peers");
     for _ in 0..SAMPLES {
-        let changes = sample("node_config, resolve and diff: nothing to do", &work, || {
-            let wanted = resolve(&node_config(&plan, &peers, Some(&own)), &facts);
-            diff(&observed, &unknown, &wanted)
-        });
+        let changes = sample(
+            "node_config, resolve and diff: nothing to do",
+            &work,
+            || {
+                let wanted = resolve(&node_config(&plan, &peers, Some(&own)), &facts);
+                diff(&observed, &unknown, &wanted)
+            },
+        );
         ensure!(changes.is_empty(), "changes without a reason");
     }
     for number in 0..SAMPLES as u32 {

@@ -11,7 +11,10 @@ pub(crate) fn measure() -> Result<()> {
     let fleet = fleet(1, nodes, 8)?;
     let nothing = nothing()?;
     let first = plan(&fleet, &nothing);
-    let given = first.nodes.values().filter(|node| !node.pod_cidrs.is_empty());
+    let given = first
+        .nodes
+        .values()
+        .filter(|node| !node.pod_cidrs.is_empty());
     let work = format!("{} ranges", given.count());
     ensure!(
         work == format!("{nodes} ranges"),

@@ -33,8 +33,11 @@ pub(crate) fn measure() -> Result<()> {
         let findings = check(&fleet, &before, &proposal);
         let time = start.elapsed();
         ensure!(findings.is_empty(), "{} findings", findings.len());
-        // Which of the joins it is says nothing; what all of them lead to does.
-        print_time("one node joins, planned and checked", "", time);
+        print_time(
+            "one node joins, planned and checked",
+            &outcome(&proposal),
+            time,
+        );
         before.ledgers = proposal.ledgers;
         before.plans = proposal.plans;
     }

@@ -73,3 +73,35 @@ impl Row {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn row(value: f64, other: f64) -> Row {
+        Row::new("plan", "check", value, "s").versus("rival", other)
+    }
+
+    #[test]
+    fn a_bar_is_met_by_a_ratio_that_is_not_above_it() {
+        assert_eq!(row(1.0, 4.0).at_most(0.25).met, Some(true));
+        assert_eq!(row(1.1, 4.0).at_most(0.25).met, Some(false));
+        assert_eq!(row(1.1, 4.0).met, None);
+    }
+
+    #[test]
+    fn a_row_without_a_rival_meets_no_bar() {
+        assert_eq!(Row::new("plan", "check", 1.0, "s").at_most(1.0).met, None);
+    }
+
+    #[test]
+    fn a_report_names_every_field() {
+        let text = serde_json::to_value(row(1.0, 4.0).at_most(0.5)).unwrap();
+        let expected = serde_json::json!({
+            "bench": "plan", "what": "check", "value": 1.0, "unit": "s", "versus": {"name": "rival", "value": 4.0},
+            "ratio": 0.25, "bar": 0.5, "met": true,
+        });
+        assert_eq!(text, expected);
+    }
+}

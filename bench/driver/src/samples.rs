@@ -55,13 +55,18 @@ impl Samples {
             .with_context(|| format!("start {name}"))?;
         ensure!(output.status.success(), "{name}: {}", output.status);
         for text in String::from_utf8_lossy(&output.stdout).lines() {
-            let line: Line = serde_json::from_str(text)
+            self.read(text)
                 .with_context(|| format!("{name} printed what is no sample: {text}"))?;
-            let measured = self.0.entry(line.what).or_default();
-            measured.values.push(line.value);
-            measured.unit = line.unit;
-            measured.work = line.work;
         }
+        Ok(())
+    }
+
+    fn read(&mut self, text: &str) -> Result<()> {
+        let line: Line = serde_json::from_str(text)?;
+        let measured = self.0.entry(line.what).or_default();
+        measured.values.push(line.value);
+        measured.unit = line.unit;
+        measured.work = line.work;
         Ok(())
     }
 
@@ -113,4 +118,34 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn samples(values: &[f64], work: &str) -> Samples {
+        let mut samples = Samples::default();
+        for value in values {
+            let line =
+                serde_json::json!({"what": "check", "value": value, "unit": "s", "work": work});
+            samples.read(&line.to_string()).unwrap();
+        }
+        samples
+    }
+
+    #[test]
+    fn medians_are_compared() {
+        let (own, rival) = (samples(&[9.0, 1.0, 2.0], "x"), samples(&[8.0], "x"));
+        let row = own.beside("plan", "check", "rival", &rival).unwrap();
+        assert_eq!((row.value, row.ratio), (2.0, Some(0.25)));
+    }
+
+    #[test]
+    fn different_work_is_not_compared() {
+        let (own, rival) = (samples(&[1.0], "2 nodes"), samples(&[2.0], "3 nodes"));
+        let error = own.beside("plan", "check", "rival", &rival).unwrap_err();
+        assert!(error.to_string().contains("2 nodes here, 3 nodes by rival"));
+    }
 }

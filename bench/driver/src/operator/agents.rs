@@ -7,8 +7,6 @@ use serde_json::{Value, json};
 pub(crate) const CLUSTER: &str = "shop";
 /// Its link.
 pub(crate) const LINK: &str = "prod";
-/// What links of others are called, with a number behind it.
-pub(crate) const OTHER: &str = "other";
 
 /// The cluster and its link: dual-stack, with ranges for more than 16,000 nodes in each of two sites.
 pub(crate) fn intents() -> [Value; 2] {

@@ -4,16 +4,17 @@
 //! the operator's process: a busy machine changes it little.
 
 mod agents;
+mod objects;
+mod process;
 mod stage;
 
 use crate::builds::{BASELINE, Builds, OperatorBuild};
 use crate::row::Row;
 use crate::samples::median;
-use agents::{OTHER, link, node};
+use agents::link;
 use anyhow::{Context, Result};
 use serde_json::json;
 use stage::Stage;
-use std::time::Duration;
 
 /// Nodes that the baseline still carries.
 const SMALL: u32 = 1_500;
@@ -73,9 +74,7 @@ fn cost_of_a_join(build: &OperatorBuild, nodes: u32) -> Result<f64> {
     let stage = Stage::populated(build, nodes)?;
     let before = stage.cpu()?;
     for number in nodes..nodes + JOINS {
-        stage.create(&[node(number)])?;
-        stage.agents_speak(number..number + 1)?;
-        stage.at_rest()?;
+        stage.join(number)?;
     }
     let each = (stage.cpu()? - before).as_secs_f64() / f64::from(JOINS);
     eprintln!(
@@ -91,18 +90,13 @@ fn delays(build: &OperatorBuild) -> Result<[f64; 2]> {
     let mut stage = Stage::populated(build, FEW)?;
     let alone = delay(&stage, FEW, 5)?;
     stage.stop()?;
-    let others: Vec<_> = (0..LINKS)
-        .map(|number| {
-            link(
-                &format!("{OTHER}-{number:05}"),
-                &format!("{OTHER}-{number:05}"),
-                &json!({}),
-            )
-        })
-        .collect();
-    stage.create(&others)?;
+    let others = (0..LINKS).map(|number| {
+        let name = format!("other-{number:05}");
+        link(&name, &name, &json!({}))
+    });
+    stage.objects.create(&others.collect::<Vec<_>>())?;
     stage.start()?;
-    stage.settled(Duration::from_secs(900))?;
+    stage.settled()?;
     let beside = delay(&stage, FEW + 5, 3)?;
     eprintln!(
         "   {}: a Peer after {alone:.3} s, beside {LINKS} links after {beside:.3} s",
@@ -114,8 +108,7 @@ fn delays(build: &OperatorBuild) -> Result<[f64; 2]> {
 fn delay(stage: &Stage, first: u32, count: u32) -> Result<f64> {
     let mut delays = Vec::new();
     for number in first..first + count {
-        delays.push(stage.time_to_peer(number)?.as_secs_f64());
-        stage.at_rest()?;
+        delays.push(stage.join(number)?.as_secs_f64());
     }
     median(&delays).context("nothing was measured")
 }
