@@ -92,6 +92,16 @@ impl Builds {
         Ok(command(&target.join("release").join(program), argument))
     }
 
+    /// The programs of a control plane, in the cache of the labs.
+    ///
+    /// # Errors
+    /// One of them does not build.
+    pub(crate) fn control_plane(&self) -> Result<()> {
+        let build = self.checkout.join("tests/control-plane/build");
+        // It prints the folder for other scripts.
+        run(Command::new(build).stdout(Stdio::null()))
+    }
+
     /// The operator of the checkout.
     ///
     /// # Errors
@@ -195,7 +205,7 @@ fn command(program: &Path, argument: &str) -> Command {
 /// A release build, as releases are made.
 fn cargo(folder: &Path, target: &Path, what: &[&str]) -> Result<()> {
     run(Command::new("cargo")
-        .args(["build", "--quiet", "--release", "--locked"])
+        .args(["build", "--release", "--locked"])
         .args(what)
         .current_dir(folder)
         .env("CARGO_TARGET_DIR", target))

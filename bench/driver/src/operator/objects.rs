@@ -69,9 +69,7 @@ impl Objects {
     /// # Errors
     /// There is no plan, or the first status that the API server refuses.
     pub(crate) fn claim(&self, numbers: Range<u32>) -> Result<()> {
-        let plans = self.namespaced::<NetworkPlan>();
-        let plan = self.runtime.block_on(plans.get(LINK));
-        let revision = plan.context("read the plan")?.spec.revision;
+        let revision = self.plan_revision()?;
         let peers = self.namespaced::<Peer>();
         let said = stream::iter(numbers)
             .map(Ok)
@@ -86,6 +84,16 @@ impl Objects {
                 }
             });
         self.runtime.block_on(said)
+    }
+
+    /// The plan's revision.
+    ///
+    /// # Errors
+    /// There is no plan.
+    pub(crate) fn plan_revision(&self) -> Result<u64> {
+        let plans = self.namespaced::<NetworkPlan>();
+        let plan = self.runtime.block_on(plans.get(LINK));
+        Ok(plan.context("read the plan")?.spec.revision)
     }
 
     /// How many Peers there are.

@@ -17,6 +17,8 @@ const OPERATOR: &str = "system:serviceaccount:tieline-system:tieline-operator";
 const LIMIT: Duration = Duration::from_secs(120);
 /// How long anything may take that concerns all objects.
 const LONG_LIMIT: Duration = Duration::from_secs(480);
+/// How long no Peer may come while some are missing.
+const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// A control plane, and an operator that runs or not.
 pub(crate) struct Stage {
@@ -42,9 +44,7 @@ impl Stage {
             .objects
             .create(&(0..nodes).map(node).collect::<Vec<_>>())?;
         stage.start()?;
-        stage.eventually(&format!("{nodes} Peers"), LONG_LIMIT, || {
-            Ok(stage.objects.peers()? >= u64::from(nodes))
-        })?;
+        stage.peers(nodes)?;
         // Agents speak twice, because accepted endpoints may change the plan; and while the operator is away, because thousands of
         // claims one after the other are not what is measured.
         for _ in 0..2 {
@@ -60,6 +60,25 @@ impl Stage {
             started.elapsed().as_secs()
         );
         Ok(stage)
+    }
+
+    /// Waits for as many Peers, while there come more.
+    fn peers(&self, nodes: u32) -> Result<()> {
+        let mut before = 0;
+        let mut since = Instant::now();
+        self.eventually(&format!("{nodes} Peers"), LONG_LIMIT, || {
+            let now = self.objects.peers()?;
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
+            ensure!(
+                since.elapsed() < STANDSTILL,
+                "{now} Peers of {nodes}, and no more within {STANDSTILL:?}. The end of the log of {}:\n{}",
+                self.build.name,
+                end_of(&self.log())
+            );
+            Ok(now >= u64::from(nodes))
+        })
     }
 
     fn new(build: &OperatorBuild) -> Result<Self> {
@@ -175,7 +194,7 @@ impl Stage {
                 self.build.name,
                 end_of(&self.log())
             );
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
     }
