@@ -54,12 +54,7 @@ impl Row {
                 name: name.into(),
                 value,
             }),
-            // Nothing against nothing is no change.
-            ratio: Some(if value == self.value {
-                1.0
-            } else {
-                self.value / value
-            }),
+            ratio: Some(self.value / value),
             ..self
         }
     }
