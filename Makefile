@@ -28,8 +28,8 @@ test-unit: ## unit, golden and property tests only
 lab: ## one lab suite with all its cases: make lab SUITE=lab_mesh FILTER=words
 	@tests/run suite $(SUITE) $(FILTER)
 
-bench: ## benches; print ratios against a named limit or rival
-	@tests/run bench
+bench: ## this checkout beside its rivals: a table and target/bench/report.json (ONLY=plan runs one)
+	@tests/run bench $(ONLY)
 
 lint: ## formatting, clippy, crate edges, generated files, licences
 	@tests/run lint
