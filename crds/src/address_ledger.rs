@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 /// ledger does not know.
 pub const ACCEPT_RESTORE: &str = "tieline.dev/accept-restore";
 
+/// Annotation on a ledger that has slices: how many. Annotations outlive a definition that is too old to know `spec.slices` and drops
+/// it; without this, such a ledger would read as one of few grants.
+pub const SLICE_COUNT: &str = "tieline.dev/slices";
+
 /// The record itself. Written by the operator with compare-and-swap only.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(

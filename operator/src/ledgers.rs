@@ -23,6 +23,7 @@ use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::ledger::LedgerName;
 use tieline_core::slices::Stored;
+use tieline_crds::address_ledger::SLICE_COUNT;
 use tieline_crds::convert;
 
 /// What has to be written of the ledgers.
@@ -84,7 +85,18 @@ impl Steps {
         }
         let mut object = convert::ledger_head_object(name, &head);
         if let Some(held) = held {
+            let count = object.annotations_mut().remove(SLICE_COUNT);
             object.metadata = held.metadata.clone();
+            match count {
+                Some(count) => {
+                    let count = (SLICE_COUNT.to_owned(), count);
+                    object.annotations_mut().extend([count]);
+                }
+                None if held.annotations().contains_key(SLICE_COUNT) => {
+                    object.annotations_mut().remove(SLICE_COUNT);
+                }
+                None => {}
+            }
         }
         if spent {
             object.annotations_mut().remove(restore::ACCEPT);

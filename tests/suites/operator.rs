@@ -8,6 +8,8 @@
 mod availability;
 #[path = "operator/claims.rs"]
 mod claims;
+#[path = "operator/ledgers.rs"]
+mod ledgers;
 #[path = "operator/planning.rs"]
 mod planning;
 #[path = "operator/stage.rs"]
@@ -26,11 +28,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Two cores: more control planes at once only wait for each other.
     arguments.test_threads.get_or_insert(2);
-    let suites: [Tests; 4] = [
+    let suites: [Tests; 5] = [
         planning::tests(),
         claims::tests(),
         vpn::tests(),
         availability::tests(),
+        ledgers::tests(),
     ];
     let trials = suites.into_iter().flatten().map(|(sentence, test)| {
         Trial::test(sentence, move || {

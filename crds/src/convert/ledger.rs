@@ -3,6 +3,7 @@
 use super::{Invalid, Object, texts};
 use crate::address_ledger::{
     AddressLedger, AddressLedgerSpec, GrantOwner, GrantState, GrantUse, LedgerGrant, OwnerKind,
+    SLICE_COUNT,
 };
 use tieline_core::ledger::{Grant, Ledger, LedgerName, Owner, State, Use};
 use tieline_core::slices::{Head, Slice, SliceId};
@@ -15,6 +16,20 @@ pub fn ledger_head(object: &AddressLedger) -> Result<(LedgerName, Head), Invalid
     let at = Object::new("AddressLedger", &object.metadata);
     let name = ledger_name(at, at.name)?;
     let spec = &object.spec;
+    let annotations = object.metadata.annotations.as_ref();
+    let count = annotations.and_then(|it| it.get(SLICE_COUNT));
+    let listed = spec.slices.len();
+    if count.map_or(0, |it| it.parse().unwrap_or(usize::MAX)) != listed {
+        let said = count.map_or("0", String::as_str);
+        return Err(at.invalid(
+            "spec.slices",
+            format_args!(
+                "{listed} slices are listed, and there were {said} (annotation {SLICE_COUNT}): an older definition dropped the others, or \
+                 it was edited by hand. List what follows the dot in the name of every AddressLedger {}.*",
+                at.name
+            ),
+        ));
+    }
     let head = Head {
         lineage: at.parse("spec.lineage", &spec.lineage)?,
         revision: spec.revision,
@@ -94,7 +109,12 @@ pub fn ledger_head_object(name: &LedgerName, head: &Head) -> AddressLedger {
         grants: head.grants.iter().map(grant_spec).collect(),
         slices: texts(&head.slices),
     };
-    AddressLedger::new(&name.to_string(), spec)
+    let mut object = AddressLedger::new(&name.to_string(), spec);
+    if !head.slices.is_empty() {
+        let count = (SLICE_COUNT.to_owned(), head.slices.len().to_string());
+        object.metadata.annotations = Some([count].into());
+    }
+    object
 }
 
 /// The AddressLedger that holds a slice.

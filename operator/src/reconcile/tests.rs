@@ -770,7 +770,22 @@ fn without_one_of_its_slices_nothing_is_decided_until_the_administrator_gives_it
     bench.pass();
     assert_eq!(bench.pass().1, 0);
     let head = bench.index.ledgers.get("cluster-shop").unwrap();
-    assert!(head.annotations().is_empty(), "the word counts once");
+    assert!(
+        !head.annotations().contains_key(restore::ACCEPT),
+        "the word counts once"
+    );
+}
+
+#[test]
+fn a_head_whose_list_of_slices_an_older_definition_dropped_is_not_a_small_ledger() {
+    let mut bench = sliced();
+    let mut head = AddressLedger::clone(bench.index.ledgers.get("cluster-shop").unwrap());
+    head.spec.slices.clear();
+    bench.index.apply(head);
+    let decided = decide(&bench.index, &mut bench.keeper);
+    let (reason, message) = decided.trouble.unwrap();
+    assert_eq!(reason, "RecordUnreadable");
+    assert!(message.contains("there were 2"), "{message}");
 }
 
 #[test]
