@@ -531,3 +531,19 @@ pub fn differs(wanted: &impl Serialize, held: Option<&impl Serialize>) -> bool {
         None => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_too_large;
+
+    #[test]
+    fn etcds_refusals_for_size_are_known_and_an_outage_is_none() {
+        for words in [
+            "etcdserver: request is too large",
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2199862 vs. 2097152)",
+        ] {
+            assert!(is_too_large(words), "{words}");
+        }
+        assert!(!is_too_large("etcdserver: request timed out"));
+    }
+}

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::ids::NodeName;
-use crate::ledger::State;
+use crate::ledger::{LedgerName, State};
 
 fn lineage() -> Lineage {
     Lineage::new("lineage1").unwrap()
@@ -151,6 +151,15 @@ fn a_slices_id_stands_for_all_that_it_holds() {
     assert_ne!(one.id(), Slice::new(other, 3, grants).id());
     assert!(SliceId::try_from(one.id().to_string()).is_ok());
     assert!(SliceId::try_from("0123456789ABCDEF0123".to_owned()).is_err());
+}
+
+#[test]
+fn a_slices_name_is_no_ledgers_name_which_is_how_an_older_operator_refuses_it() {
+    let slice = Slice::new(lineage(), 1, node(1, State::Active).to_vec());
+    for ledger in ["hub", "cluster-shop"] {
+        assert!(LedgerName::parse(ledger).is_some());
+        assert_eq!(LedgerName::parse(&format!("{ledger}.{}", slice.id())), None);
+    }
 }
 
 #[test]
