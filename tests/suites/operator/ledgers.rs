@@ -13,11 +13,11 @@ const NODES: usize = 540;
 pub(crate) fn tests() -> Tests {
     vec![
         (
-            "a_ledger_in_slices_costs_a_join_its_head_alone_and_survives_a_lost_slice",
+            "ledgers: in slices, a join writes the head alone, and a lost slice stops everything until it is back or given up",
             slices,
         ),
         (
-            "an_object_that_does_not_fit_into_etcd_is_refused_in_words_that_the_operator_knows",
+            "ledgers: an object that does not fit into etcd is refused in the words that the operator knows",
             too_large,
         ),
     ]
