@@ -428,13 +428,13 @@ fn members(decided: &Decided) -> BTreeSet<&str> {
             .flat_map(|plan| &plan.clusters)
             .map(|it| it.name.as_str()),
     );
-    // A cluster that waits for a frozen ledger is left as it is.
-    let frozen = world
+    // A cluster that waits for a frozen or full ledger is left as it is.
+    let waiting = world
         .notices
         .iter()
-        .filter(|it| it.reason == restore::LEDGER_FROZEN);
+        .filter(|it| it.reason == restore::LEDGER_FROZEN || it.reason == ledgers::LEDGER_FULL);
     members.extend(
-        frozen
+        waiting
             .filter(|it| it.kind == "Cluster")
             .map(|it| it.name.as_str()),
     );
