@@ -214,12 +214,15 @@ impl Stored {
     /// The ledger.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        let mut grants = self.head.grants.clone();
-        if !self.slices.all.is_empty() {
-            grants.extend(self.slices.grants().map(|(_, grant)| grant.clone()));
-            // Two runs that are in order: this merges them.
-            grants.sort();
+        let mut own = self.head.grants.iter().peekable();
+        let mut grants = Vec::with_capacity(self.head.grants.len() + self.slices.order.len());
+        for (_, held) in self.slices.grants() {
+            while let Some(grant) = own.next_if(|grant| *grant < held) {
+                grants.push(grant.clone());
+            }
+            grants.push(held.clone());
         }
+        grants.extend(own.cloned());
         Ledger {
             lineage: self.head.lineage.clone(),
             revision: self.head.revision,
