@@ -19,7 +19,8 @@ use tieline_core::ids::{ClusterName, Lineage, PeerName};
 use tieline_core::ledger::Ledgers;
 use tieline_core::peer::{AcceptedPeers, Claim};
 use tieline_core::plan::{Before, Proposal, plan as decide};
-use tieline_crds::convert::{self, Invalid};
+use tieline_crds::AddressLedger;
+use tieline_crds::convert::{self, Invalid, LedgerReader};
 
 /// Label of a Node that says which cluster it is in, where files hold several clusters.
 const CLUSTER_LABEL: &str = "tieline.dev/cluster";
@@ -68,6 +69,7 @@ pub(crate) fn plan(inputs: &Inputs) -> Result<Offline> {
     for object in clusters.into_iter().chain(others) {
         reader.take(object)?;
     }
+    reader.assemble_ledgers();
     let proposal = decide(&reader.fleet, &reader.before);
     let findings = check(&reader.fleet, &reader.before, &proposal);
     Ok(Offline {
@@ -86,6 +88,7 @@ struct Reader {
     before: Before,
     peers: AcceptedPeers,
     claims: BTreeMap<PeerName, Claim>,
+    ledgers: Vec<AddressLedger>,
     invalid: Vec<NoticeRow>,
 }
 
@@ -102,6 +105,7 @@ impl Default for Reader {
             },
             peers: AcceptedPeers::new(),
             claims: BTreeMap::new(),
+            ledgers: Vec::new(),
             invalid: Vec::new(),
         }
     }
@@ -122,8 +126,10 @@ impl Reader {
                 .map(|(name, site)| drop(self.fleet.sites.insert(name, site))),
             "VpnAttachment" if ours => convert::vpn(&typed(object)?)
                 .map(|(name, vpn)| drop(self.fleet.vpns.insert(name, vpn))),
-            "AddressLedger" if ours => convert::ledger(&typed(object)?)
-                .map(|(name, ledger)| drop(self.before.ledgers.insert(name, ledger.into()))),
+            "AddressLedger" if ours => {
+                self.ledgers.push(typed(object)?);
+                Ok(())
+            }
             "NetworkPlan" if ours => convert::network_plan(&typed(object)?)
                 .map(|plan| drop(self.before.plans.insert(plan.link.clone(), plan))),
             "Peer" if ours => self.peer(&typed(object)?),
@@ -142,6 +148,23 @@ impl Reader {
             );
         }
         Ok(())
+    }
+
+    /// Heads and slices may come in any order and from several files.
+    fn assemble_ledgers(&mut self) {
+        let objects = std::mem::take(&mut self.ledgers);
+        let named = objects
+            .iter()
+            .filter_map(|it| Some((it.metadata.name.as_deref()?, it)));
+        let read = LedgerReader::default().read(&named.collect());
+        self.before.ledgers = read.ledgers;
+        for it in read.broken {
+            self.refuse(it.kind, &it.name, &it.field, &it.message);
+        }
+        for lost in read.lost {
+            let name = lost.ledger.to_string();
+            self.refuse("AddressLedger", &name, "spec.slices", &lost.to_string());
+        }
     }
 
     /// What a real API server would refuse on create.

@@ -15,7 +15,7 @@
 //! |---|---|
 //! | [`ids`], [`cidr`], [`keys`] | validated values |
 //! | [`fleet`] | what users want and what nodes exist |
-//! | [`ledger`] | who holds which prefix |
+//! | [`ledger`], [`slices`] | who holds which prefix; how a large ledger is stored |
 //! | [`plan`] | fleet and ledgers to plan: addresses, segments, gateways; the report |
 //! | [`network_plan`], [`peer`] | what the operator publishes to agents |
 //! | [`claims`] | which agents' claims become accepted truth |
@@ -35,3 +35,4 @@ pub mod network_plan;
 pub mod node;
 pub mod peer;
 pub mod plan;
+pub mod slices;

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 /// ledger does not know.
 pub const ACCEPT_RESTORE: &str = "tieline.dev/accept-restore";
 
+/// Annotation on a ledger that has slices: how many. Annotations outlive a definition that is too old to know `spec.slices` and drops
+/// it; without this, such a ledger would read as one of few grants.
+pub const SLICE_COUNT: &str = "tieline.dev/slices";
+
 /// The record itself. Written by the operator with compare-and-swap only.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -20,7 +24,7 @@ pub const ACCEPT_RESTORE: &str = "tieline.dev/accept-restore";
     category = "tieline",
     status = "AddressLedgerStatus",
     derive = "PartialEq",
-    doc = "An AddressLedger records who holds which prefix. The ledger named hub splits the pools of all ClusterLinks into cluster blocks; the ledger named cluster-NAME splits that cluster's block by site and node. The operator writes it; do not edit it.",
+    doc = "An AddressLedger records who holds which prefix. The ledger named hub splits the pools of all ClusterLinks into cluster blocks; the ledger named cluster-NAME splits that cluster's block by site and node. A ledger of more than 2,000 grants keeps most of them in slices of up to 1,000 grants, objects of this kind whose name adds a dot and a digest; a cluster's ledger takes up to 100,000 grants. The operator writes it; do not edit it.",
     printcolumn(name = "Revision", type_ = "integer", json_path = ".spec.revision"),
     printcolumn(
         name = "Acknowledged",
@@ -66,10 +70,15 @@ pub struct AddressLedgerSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::plain_cidrs::<256>")]
     pub parents: Vec<String>,
-    /// Who holds which prefix, in order of prefix.
+    /// Who holds which prefix, in order of prefix. Where the ledger has slices, theirs come on top.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20000), extend("x-kubernetes-list-type" = "atomic"))]
     pub grants: Vec<LedgerGrant>,
+    /// In a ledger that has slices: their digests. Slice DIGEST is the AddressLedger named by this one's name, a dot and DIGEST. It
+    /// never changes; what it holds counts while it is listed here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::slices")]
+    pub slices: Vec<String>,
 }
 
 /// One prefix that one owner holds.

@@ -49,7 +49,7 @@ pub const VERSION: &str = "v1alpha1";
 pub const SCHEMA_ANNOTATION: &str = "tieline.dev/schema";
 /// Number of this schema. It grows with every additive change: operators and agents refuse to write to a CRD with a
 /// lower one, because an old schema prunes new fields silently.
-pub const SCHEMA_NUMBER: u32 = 3;
+pub const SCHEMA_NUMBER: u32 = 4;
 
 /// All CRDs, as the API server gets them, in order of name. Always use these, not the derive's `crd()`, which lacks the schema
 /// number and the limits on object names.

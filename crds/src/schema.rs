@@ -297,6 +297,14 @@ pub(crate) fn revision(_: &mut SchemaGenerator) -> Schema {
     schema(json!({"type": "integer", "format": "int64", "minimum": 0}))
 }
 
+/// Digests of a ledger's slices.
+pub(crate) fn slices(_: &mut SchemaGenerator) -> Schema {
+    schema(json!({
+        "type": "array", "maxItems": tieline_core::slices::MOST_SLICES, "x-kubernetes-list-type": "atomic",
+        "items": {"type": "string", "minLength": 20, "maxLength": 20, "pattern": "^[0-9a-f]+$"},
+    }))
+}
+
 /// How many, from 0.
 pub(crate) fn count(_: &mut SchemaGenerator) -> Schema {
     schema(json!({"type": "integer", "format": "int32", "minimum": 0}))
@@ -379,8 +387,8 @@ pub(crate) const ATTACHMENT: NameRule = Some((
 ));
 /// Ledgers are found by name.
 pub(crate) const LEDGER: NameRule = Some((
-    "self.metadata.name == 'hub' || (self.metadata.name.startsWith('cluster-') && self.metadata.name.size() <= 71 && !self.metadata.name.contains('.'))",
-    "a ledger is named hub, or cluster- and the name of a Cluster",
+    "self.metadata.name.matches('^(hub|cluster-[a-z0-9-]{1,63})([.][0-9a-f]{20})?$')",
+    "a ledger is named hub, or cluster- and the name of a Cluster; a slice of it adds a dot and 20 hexadecimal digits",
 ));
 /// `<cluster>.<node>`, where node names may be long.
 pub(crate) const OBJECT: NameRule = Some((

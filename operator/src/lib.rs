@@ -13,6 +13,7 @@
 //! | [`watch`] | the API server's events into the store | IO |
 //! | [`world`] | the index as the planner reads it | pure |
 //! | [`mod@reconcile`] | one pass over everything | the sequence; each step marked |
+//! | [`ledgers`] | how ledgers are stored, in which order; what waits when one is full | pure |
 //! | [`restore`] | what waits after a restored backup | pure |
 //! | [`vpn`] | keys of VPN attachments, sealed boxes, the other side's configuration | pure |
 //! | [`status`], [`lane`] | what people read, and writing it | pure; IO |
@@ -25,6 +26,7 @@ pub mod index;
 pub mod lane;
 pub mod leader;
 pub mod lease;
+pub mod ledgers;
 pub mod metrics;
 pub mod options;
 pub mod reconcile;

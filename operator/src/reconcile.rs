@@ -11,6 +11,7 @@
 //! plan revision they go with; an attachment's key is stored before anything is sealed with it.
 
 use crate::index::Index;
+use crate::ledgers;
 use crate::restore::{self, Disagreement, Frozen, Seen};
 use crate::store::Store;
 use crate::vpn::{self, Attachment};
@@ -18,7 +19,6 @@ use crate::world::{self, Memory, World};
 use crate::write::{AGENT_NOT_READY, Write, WriteError, Writer, differs};
 use crypto_box::aead::OsRng;
 use k8s_openapi::api::core::v1::Taint;
-use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use tieline_core::check::{Finding, check};
@@ -27,7 +27,7 @@ use tieline_core::ids::{ClusterName, Lineage, LinkName, PeerName, VpnName};
 use tieline_core::ledger::LedgerName;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::plan::{Notice, Proposal, listed, plan};
-use tieline_crds::convert::{self, Invalid};
+use tieline_crds::convert::{self, Invalid, LostSlices};
 
 /// One pass. Ends early when this process does not lead, when a ledger has changed since it was read, or when the API
 /// server does not answer; then it has to be made again. What the API server refuses is kept in
@@ -59,11 +59,16 @@ pub async fn reconcile(
 
     // IO: ledgers, by compare-and-swap. The hub's goes first: a cluster's ledger splits what the hub has granted, so it
     // must never be ahead of it, not even when a pass ends half-way.
-    for level in ledgers(&index, &decided) {
-        send(writer, &mut decided, level).await?;
+    let mut stored = ledgers::steps(&index, &decided);
+    for step in std::mem::take(&mut stored.steps) {
+        send(writer, &mut decided, step).await?;
         if decided.ledger_refused() {
             return Ok(decided);
         }
+    }
+    if let Some(ledger) = stored.begun {
+        let object = format!("AddressLedger {ledger}, which exists now,");
+        return Err(WriteError::Conflict { object });
     }
 
     // IO: plans, and the keys of new attachments.
@@ -91,6 +96,7 @@ pub async fn reconcile(
     let configurations = vpn::configurations(&index, plans, &decided.attachments);
     writes.extend(configurations.into_iter().map(Write::Secret));
     writes.extend(vpn::obsolete(&index).into_iter().map(Write::DeleteSecret));
+    writes.extend(stored.superseded(&index, &decided));
     send(writer, &mut decided, writes).await?;
     Ok(decided)
 }
@@ -130,7 +136,7 @@ fn link_of(world: &World, write: &Write) -> Option<LinkName> {
         found.map(|(name, _)| name.clone())
     };
     match write {
-        Write::Ledger(_) => None,
+        Write::Ledger(_) | Write::DeleteSlice(_) => None,
         Write::Plan(name, _) => LinkName::new(name.as_str()).ok(),
         Write::DeletePlan(plan) => LinkName::new(plan.spec.link.as_str()).ok(),
         Write::Peer(_, spec) => of_cluster(&spec.cluster),
@@ -196,7 +202,7 @@ impl Decided {
     /// Everything that a user must change.
     pub fn refusals(&self) -> impl Iterator<Item = &Notice> {
         let own = self.world.notices.iter();
-        own.filter(|it| it.reason != restore::LEDGER_FROZEN)
+        own.filter(|it| it.reason != restore::LEDGER_FROZEN && it.reason != ledgers::LEDGER_FULL)
             .chain(&self.proposal.report.refusals)
     }
 
@@ -244,9 +250,12 @@ fn decide(index: &Index, keeper: &mut Keeper) -> Decided {
     let spent = restore::spent(index, &world, &frozen, &disagreements);
     let waiting = restore::restrict(&mut world.fleet, &world.before.ledgers, &frozen);
     world.notices.extend(waiting);
+    let full = ledgers::restrict(&mut world.fleet, &world.before.ledgers);
+    world.notices.extend(full);
     let proposal = plan(&world.fleet, &world.before);
     let trouble = trouble(
         &world.broken,
+        &world.lost,
         &disagreements,
         &check(&world.fleet, &world.before, &proposal),
     );
@@ -268,6 +277,7 @@ fn decide(index: &Index, keeper: &mut Keeper) -> Decided {
 
 fn trouble(
     broken: &[Invalid],
+    lost: &[LostSlices],
     disagreements: &[Disagreement],
     findings: &[Finding],
 ) -> Option<(&'static str, String)> {
@@ -275,6 +285,10 @@ fn trouble(
         let what = listed(broken);
         let message = format!("nothing is decided while this cannot be read: {what}");
         return Some(("RecordUnreadable", message));
+    }
+    if !lost.is_empty() {
+        let what = listed(lost);
+        return Some(("SliceMissing", format!("nothing is written: {what}")));
     }
     if !disagreements.is_empty() {
         let what = listed(disagreements);
@@ -286,29 +300,6 @@ fn trouble(
         return Some(("CheckFailed", message));
     }
     None
-}
-
-/// Ledgers that changed, with the version that they were decided from: the hub's, then the clusters'.
-fn ledgers(index: &Index, decided: &Decided) -> [Vec<Write>; 2] {
-    let [mut hub, mut clusters] = [Vec::new(), Vec::new()];
-    for (name, ledger) in &decided.proposal.ledgers {
-        let mut object = convert::ledger_object(name, ledger);
-        let spent = decided.spent.contains(name);
-        match index.ledgers.get(&name.to_string()) {
-            Some(held) if !spent && !differs(&object.spec, Some(&held.spec)) => continue,
-            Some(held) => object.metadata = held.metadata.clone(),
-            None => {}
-        }
-        if spent {
-            object.annotations_mut().remove(restore::ACCEPT);
-        }
-        let level = match name {
-            LedgerName::Hub => &mut hub,
-            LedgerName::Cluster(_) => &mut clusters,
-        };
-        level.push(Write::Ledger(Box::new(object)));
-    }
-    [hub, clusters]
 }
 
 /// Plans that changed and fit into an object, in two steps: a plan that a cluster moves to is written before the one that
@@ -437,13 +428,13 @@ fn members(decided: &Decided) -> BTreeSet<&str> {
             .flat_map(|plan| &plan.clusters)
             .map(|it| it.name.as_str()),
     );
-    // A cluster that waits for a frozen ledger is left as it is.
-    let frozen = world
+    // A cluster that waits for a frozen or full ledger is left as it is.
+    let waiting = world
         .notices
         .iter()
-        .filter(|it| it.reason == restore::LEDGER_FROZEN);
+        .filter(|it| it.reason == restore::LEDGER_FROZEN || it.reason == ledgers::LEDGER_FULL);
     members.extend(
-        frozen
+        waiting
             .filter(|it| it.kind == "Cluster")
             .map(|it| it.name.as_str()),
     );

@@ -10,7 +10,6 @@ use crate::index::Index;
 use crate::write::MANAGER;
 use k8s_openapi::api::core::v1::Node;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use tieline_core::cidr::Prefix;
 use tieline_core::fleet::{self, Fleet};
 use tieline_core::ids::{ClusterName, Lineage, LinkName, NodeId, PeerName, SiteName, VpnName};
@@ -18,7 +17,8 @@ use tieline_core::ledger::LedgerName;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::peer::{AcceptedPeers, Claim};
 use tieline_core::plan::{Before, Notice, listed};
-use tieline_crds::convert::{self, Invalid};
+use tieline_core::slices::Stored;
+use tieline_crds::convert::{self, Invalid, LedgerReader, LostSlices, StoredLedgers};
 
 /// How far above the plans' revisions a claimed one may be, and still be believed to come from before a restore.
 const MOST_AHEAD: u64 = 1 << 20;
@@ -44,6 +44,10 @@ pub struct World {
     pub aside: BTreeMap<LinkName, String>,
     /// Plans that are older than what agents carry, and why: they stay as they are until a restore is accepted.
     pub behind: BTreeMap<LinkName, String>,
+    /// How the ledgers are stored.
+    pub stored: BTreeMap<LedgerName, Stored>,
+    /// Ledgers of which a part is gone: nothing may be decided.
+    pub lost: Vec<LostSlices>,
     /// Own records that cannot be read: nothing may be decided.
     pub broken: Vec<Invalid>,
     /// What the shell itself refuses, in the planner's form.
@@ -59,6 +63,7 @@ pub struct Memory {
     vpns: BTreeMap<VpnName, fleet::Vpn>,
     nodes: BTreeMap<NodeId, fleet::Node>,
     services: BTreeMap<String, Vec<Prefix>>,
+    ledgers: LedgerReader,
 }
 
 /// Reads the index. `cluster` is the local one, whose Nodes and ServiceCIDRs are in the index; `fresh` is the lineage of a history that
@@ -110,13 +115,14 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
     };
 
     let mut broken = Vec::new();
-    let ledgers = collect(
-        index
-            .ledgers
-            .iter()
-            .map(|(_, it)| convert::ledger(it).map(|(name, ledger)| (name, Arc::new(ledger)))),
-        &mut broken,
-    );
+    let objects = index.ledgers.iter().map(|(name, it)| (name, it.as_ref()));
+    let StoredLedgers {
+        ledgers,
+        stored,
+        lost,
+        broken: unreadable,
+    } = memory.ledgers.read(&objects.collect());
+    broken.extend(unreadable);
     let plans: BTreeMap<LinkName, NetworkPlan> = collect(
         index
             .plans
@@ -166,6 +172,8 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
         invalid,
         aside,
         behind: BTreeMap::new(),
+        stored,
+        lost,
         broken,
         notices,
     }

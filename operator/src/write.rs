@@ -1,6 +1,6 @@
 //! The writes: each sends one request, and puts the answer into the index so that the next decision sees it.
 //!
-//! Ledgers change by `replace` with resourceVersion. Nodes' podCIDRs and taints, and the label of what is in use, are merge
+//! Ledgers change by `replace` with resourceVersion; their slices are created and deleted. Nodes' podCIDRs and taints, and the label of what is in use, are merge
 //! patches that carry the object's UID. Everything else is server-side apply with one field manager and without force: a field that
 //! somebody else set is reported, never taken. Nothing is sent while this process does not lead.
 
@@ -83,6 +83,8 @@ pub enum Write {
     Secret(Secret),
     /// A Secret that is to go.
     DeleteSecret(Arc<Secret>),
+    /// A ledger's slice that no head names.
+    DeleteSlice(Arc<AddressLedger>),
     /// A plan that is to go.
     DeletePlan(Arc<NetworkPlan>),
     /// A Peer that is to go.
@@ -95,6 +97,7 @@ impl Write {
     pub fn object(&self) -> (&'static str, String) {
         match self {
             Self::Ledger(ledger) => ("AddressLedger", ledger.name_any()),
+            Self::DeleteSlice(slice) => ("AddressLedger", slice.name_any()),
             Self::Plan(name, _) => ("NetworkPlan", name.clone()),
             Self::DeletePlan(plan) => ("NetworkPlan", plan.name_any()),
             Self::Peer(name, _) => ("Peer", name.clone()),
@@ -162,9 +165,10 @@ impl Writer {
             Write::Taints(node, taints) => self.taints(&node, &taints).await,
             Write::NewSecret(secret) => self.new_secret(&secret).await,
             Write::Secret(secret) => self.secret(&secret).await,
-            Write::DeleteSecret(secret) => self.delete(&*secret).await,
-            Write::DeletePlan(plan) => self.delete(&*plan).await,
-            Write::DeletePeer(peer) => self.delete(&*peer).await,
+            Write::DeleteSecret(secret) => self.delete(self.own(), &*secret).await,
+            Write::DeleteSlice(slice) => self.delete(Api::all(self.client.clone()), &*slice).await,
+            Write::DeletePlan(plan) => self.delete(self.own(), &*plan).await,
+            Write::DeletePeer(peer) => self.delete(self.own(), &*peer).await,
         }
     }
 
@@ -349,17 +353,21 @@ impl Writer {
         .await
     }
 
-    /// Deletes a namespaced object, if it is still the one that was seen.
+    /// Objects of the own namespace.
+    fn own<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Deletes an object, if it is still the one that was seen.
     ///
     /// # Errors
     /// [`WriteError`]; one that is gone already is no error.
-    async fn delete<K>(&self, object: &K) -> Result<(), WriteError>
-    where
-        K: Written + Resource<Scope = NamespaceResourceScope>,
-    {
+    async fn delete<K: Written>(&self, api: Api<K>, object: &K) -> Result<(), WriteError> {
         self.allowed()?;
         let name = object.name_any();
-        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: object.uid(),
@@ -420,6 +428,16 @@ impl Writer {
                 self.count(resource, "conflict");
                 WriteError::Conflict { object }
             }
+            kube::Error::Api(status) if is_too_large(&status.message) => {
+                self.count(resource, "refused");
+                WriteError::Refused {
+                    object,
+                    reason: format!(
+                        "{}: one object may have about 1.5 MiB, which is etcd's limit",
+                        status.message
+                    ),
+                }
+            }
             kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
                 self.count(resource, "refused");
                 WriteError::Refused {
@@ -443,6 +461,17 @@ impl Writer {
             .get_or_create(&WriteLabels { resource, outcome })
             .inc();
     }
+}
+
+/// Whether the API server says that an object does not fit into etcd. It says so with code 500, as if a retry could help: etcd's
+/// own words, or those of the connection to it where the object is still larger.
+fn is_too_large(message: &str) -> bool {
+    [
+        "request is too large",
+        "trying to send message larger than max",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
 }
 
 /// Parameters of a merge patch.
@@ -500,5 +529,21 @@ pub fn differs(wanted: &impl Serialize, held: Option<&impl Serialize>) -> bool {
     match held {
         Some(held) => text(serde_json::to_value(wanted)) != text(serde_json::to_value(held)),
         None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_too_large;
+
+    #[test]
+    fn etcds_refusals_for_size_are_known_and_an_outage_is_none() {
+        for words in [
+            "etcdserver: request is too large",
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2199862 vs. 2097152)",
+        ] {
+            assert!(is_too_large(words), "{words}");
+        }
+        assert!(!is_too_large("etcdserver: request timed out"));
     }
 }

@@ -8,6 +8,8 @@
 mod availability;
 #[path = "operator/claims.rs"]
 mod claims;
+#[path = "operator/ledgers.rs"]
+mod ledgers;
 #[path = "operator/planning.rs"]
 mod planning;
 #[path = "operator/stage.rs"]
@@ -26,11 +28,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Tests wait twice as long as they compute: for Leases, for silence, for API servers that start.
     arguments.test_threads.get_or_insert(4);
-    let suites: [Tests; 4] = [
+    let suites: [Tests; 5] = [
         planning::tests(),
         claims::tests(),
         vpn::tests(),
         availability::tests(),
+        ledgers::tests(),
     ];
     let trials = suites.into_iter().flatten().map(|(sentence, test)| {
         Trial::test(sentence, move || {

@@ -172,7 +172,7 @@ pub(crate) const OPERATOR_NEEDS: &[Rule] = &[
         Place::Cluster,
         TIELINE,
         &["addressledgers"],
-        &["get", "list", "watch", "create", "update"],
+        &["get", "list", "watch", "create", "update", "delete"],
     ),
     rule(
         Place::Cluster,

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  ClusterLink, Cluster, Site, VpnAttachment, Node ──► core::fleet      (users write, one way)
-//!  AddressLedger ◄──► core::ledger                                      (the operator's own)
+//!  AddressLedger ◄──► core::ledger, core::slices                        (the operator's own)
 //!  NetworkPlan   ◄──► core::network_plan
 //!  Peer.spec     ◄──► core::peer::AcceptedPeer
 //!  Peer.status   ◄──► core::peer::Claim                                 (to be checked before it is believed)
@@ -13,11 +13,15 @@
 
 mod fleet;
 mod ledger;
+mod ledgers;
 mod peer;
 mod plan;
 
 pub use fleet::{cluster, link, node, service_cidr, site, vpn};
-pub use ledger::{ledger, ledger_object};
+pub use ledger::{
+    ledger_head, ledger_head_object, ledger_object, ledger_slice, ledger_slice_object,
+};
+pub use ledgers::{LedgerReader, LostSlices, StoredLedgers};
 pub use peer::{accepted_peer, claim, peer_spec, peer_status};
 pub use plan::{PlanTooLarge, network_plan, plan_spec};
 

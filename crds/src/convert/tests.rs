@@ -267,7 +267,9 @@ fn a_ledger_survives_the_round_trip_through_json() {
     let name_before = LedgerName::Cluster(ClusterName::new("shop").unwrap());
     let object: AddressLedger = through_json(&ledger_object(&name_before, &ledger_before));
     assert_eq!(object.metadata.name.as_deref(), Some("cluster-shop"));
-    assert_eq!(ledger(&object).unwrap(), (name_before, ledger_before));
+    let objects = [("cluster-shop", &object)].into();
+    let read = LedgerReader::default().read(&objects);
+    assert_eq!(read.ledgers, [(name_before, ledger_before.into())].into());
 }
 
 #[test]
@@ -277,7 +279,7 @@ fn a_ledger_of_another_name_is_refused() {
         &Ledger::empty(Lineage::new("abcdef0123456789").unwrap()),
     );
     object.metadata.name = Some("mine".to_owned());
-    assert!(ledger(&object).unwrap_err().message.contains("hub"));
+    assert!(ledger_head(&object).unwrap_err().message.contains("hub"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use k8s_openapi::api::core::v1::{Node, NodeSpec};
+use kube::ResourceExt;
 use serde_json::{Value, json};
 use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site};
 
@@ -54,16 +55,25 @@ impl Bench {
     fn pass(&mut self) -> (Decided, usize) {
         let mut decided = decide(&self.index, &mut self.keeper);
         assert_eq!(decided.trouble, None);
-        let mut writes: Vec<Write> = ledgers(&self.index, &decided)
+        let mut stored = ledgers::steps(&self.index, &decided);
+        let mut writes: Vec<Write> = std::mem::take(&mut stored.steps)
             .into_iter()
             .flatten()
             .collect();
+        decided
+            .stored
+            .extend(writes.iter().map(|write| write.object()));
+        if stored.begun.is_some() {
+            writes.drain(..).for_each(|write| self.store(write));
+            return self.pass();
+        }
         self.keeper.seen.note_plans(&decided.proposal.plans);
         writes.extend(plans(&self.index, &mut decided).into_iter().flatten());
         writes.extend(peers(&decided));
         writes.extend(pod_cidrs(&self.index, &decided));
         writes.extend(untainted(&self.index, &decided));
         writes.extend(gone(&self.index, &decided));
+        writes.extend(stored.superseded(&self.index, &decided));
         let count = writes.len();
         for write in writes {
             decided.stored.insert(write.object());
@@ -84,6 +94,7 @@ impl Bench {
             Write::Taints(node, taints) => self.edit_node(&node, |spec| spec.taints = Some(taints)),
             Write::NewSecret(secret) | Write::Secret(secret) => drop(self.index.apply(secret)),
             Write::DeleteSecret(secret) => drop(self.index.delete(&*secret)),
+            Write::DeleteSlice(slice) => drop(self.index.delete(&*slice)),
             Write::DeletePlan(plan) => drop(self.index.delete(&*plan)),
             Write::DeletePeer(peer) => drop(self.index.delete(&*peer)),
         }
@@ -163,14 +174,15 @@ fn a_second_pass_writes_nothing() {
 fn the_hubs_ledger_is_written_before_the_ledgers_that_split_it() {
     let mut bench = Bench::new();
     let decided = decide(&bench.index, &mut bench.keeper);
-    let levels = ledgers(&bench.index, &decided).map(|level| {
+    let levels = ledgers::steps(&bench.index, &decided).steps.map(|level| {
         let names = level.into_iter().map(|write| match write {
             Write::Ledger(ledger) => ledger.metadata.name.unwrap(),
             other => panic!("{other:?} is no ledger"),
         });
         names.collect::<Vec<_>>()
     });
-    assert_eq!(levels, [vec!["hub"], vec!["cluster-shop"]]);
+    let [_, hub, _, cluster] = levels;
+    assert_eq!([hub, cluster], [vec!["hub"], vec!["cluster-shop"]]);
 }
 
 #[test]
@@ -571,3 +583,5 @@ fn events_tell_of_what_was_stored_and_of_nothing_else() {
     decided.stored.remove(&("Node", "b1".to_owned()));
     assert_eq!(told(&bench, &decided), 2);
 }
+
+mod sliced;

@@ -125,6 +125,7 @@ fn waiting(decided: &Decided, cluster: &str, out: usize, total: usize) -> String
         .report
         .waiting
         .iter()
+        .chain(&decided.world.notices)
         .filter(|it| it.kind == "Node" || (it.kind == "Cluster" && it.name == cluster))
         .map(|it| format!("{} {}: {}", it.kind, it.name, it.message))
         .collect();

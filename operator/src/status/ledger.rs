@@ -21,12 +21,15 @@ pub(super) fn status(
         .filter(|it| name.as_ref() == Some(&it.on))
         .map(ToString::to_string)
         .collect();
-    let judgement = match frozen {
+    let mut lost = decided.world.lost.iter();
+    let lost = lost.find(|it| name.as_ref() == Some(&it.ledger));
+    let judgement = match (lost, frozen) {
+        (Some(lost), _) => Judgement::new("Frozen", true, "SliceMissing", lost.to_string()),
         _ if !disagreements.is_empty() => {
             Judgement::new("Frozen", true, "LedgersDisagree", disagreements.join("; "))
         }
-        Some(frozen) => Judgement::new("Frozen", true, "RevisionBehind", frozen.to_string()),
-        None => Judgement::new(
+        (_, Some(frozen)) => Judgement::new("Frozen", true, "RevisionBehind", frozen.to_string()),
+        (_, None) => Judgement::new(
             "Frozen",
             false,
             "UpToDate",

@@ -89,7 +89,9 @@ pub fn changes(index: &Index, decided: &Decided, now: Timestamp) -> Changes {
             vpn::in_use(object, decided),
         );
     }
-    for (_, object) in index.ledgers.iter() {
+    // A slice is part of its ledger, whose head has the status.
+    let heads = index.ledgers.iter().filter(|(name, _)| !name.contains('.'));
+    for (_, object) in heads {
         let status = ledger::status(object, decided, now);
         keep_changed(&mut changes.ledgers, object, object.status.as_ref(), status);
     }

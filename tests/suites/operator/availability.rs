@@ -274,7 +274,7 @@ fn restored() -> Result<()> {
 }
 
 /// `tieline ledger accept-restore`: what it prints, whether it did something or not.
-fn accept_restore(stage: &Stage, arguments: &[&str]) -> Result<String> {
+pub(crate) fn accept_restore(stage: &Stage, arguments: &[&str]) -> Result<String> {
     let output = Command::new(Programs::find()?.cli)
         .args(["ledger", "accept-restore", "--kubeconfig"])
         .arg(stage.kubeconfig())
