@@ -1,27 +1,32 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use k8s_openapi::api::core::v1::{Node, NodeSpec};
+use crate::restore;
+use crate::steps::{ledgers, peers, plans, untainted};
+use crate::write::AGENT_NOT_READY;
+use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
+use kube::ResourceExt;
 use serde_json::{Value, json};
+use tieline_core::ids::LinkName;
 use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site};
 
 /// An API server for the pure part: objects go in as JSON, and what a pass would write goes in again.
 struct Bench {
     index: Index,
     keeper: Keeper,
+    stored: Stored,
+}
+
+fn keeper(lineage: &str) -> Keeper {
+    let lineage = Lineage::new(lineage).unwrap();
+    Keeper::new("shop".parse().unwrap(), lineage, 21820)
 }
 
 impl Bench {
     fn new() -> Self {
-        let keeper = Keeper {
-            cluster: "shop".parse().unwrap(),
-            fresh: Lineage::new("lineage1").unwrap(),
-            memory: Memory::default(),
-            seen: Seen::default(),
-            agent_port: 21820,
-        };
         let mut bench = Self {
             index: Index::default(),
-            keeper,
+            keeper: keeper("lineage1"),
+            stored: Stored::new(),
         };
         bench.put::<Cluster>(json!({"metadata": {"name": "shop"}, "spec": {"sites": {"fromNodeLabel": "site"}, "pods": {"assign": true}}}));
         bench.put::<ClusterLink>(json!({
@@ -50,49 +55,73 @@ impl Bench {
         }));
     }
 
-    /// One pass without IO; returns what it would have written.
+    /// Another process takes over.
+    fn restart(&mut self, lineage: &str) {
+        self.keeper = keeper(lineage);
+        self.keeper.index = self.index.clone();
+    }
+
+    /// What is decided on everything, without going on from there.
+    fn decide(&mut self) -> Decided {
+        let keeper = &mut self.keeper;
+        Decided::full(
+            &self.index,
+            &mut keeper.memory,
+            &mut keeper.seen,
+            &keeper.cluster,
+            &keeper.fresh,
+        )
+    }
+
+    /// One pass without IO over what changed; returns how much it would have written.
     fn pass(&mut self) -> (Decided, usize) {
-        let mut decided = decide(&self.index, &mut self.keeper);
+        let news = self.index.follow(&mut self.keeper.index, Scope::All);
+        let (_, steps) = self.keeper.decide(&news, &mut OsRng);
+        let late = std::mem::take(&mut self.keeper.late);
+        let decided = self.keeper.decided.clone().unwrap();
         assert_eq!(decided.trouble, None);
-        let mut writes: Vec<Write> = ledgers(&self.index, &decided)
-            .into_iter()
-            .flatten()
-            .collect();
-        self.keeper.seen.note_plans(&decided.proposal.plans);
-        writes.extend(plans(&self.index, &mut decided).into_iter().flatten());
-        writes.extend(peers(&decided));
-        writes.extend(pod_cidrs(&self.index, &decided));
-        writes.extend(untainted(&self.index, &decided));
-        writes.extend(gone(&self.index, &decided));
-        let count = writes.len();
-        for write in writes {
-            decided.stored.insert(write.object());
+        self.stored.clear();
+        let mut count = 0;
+        for write in steps.urgent.into_iter().flatten().chain(late) {
+            count += 1;
+            self.stored.insert(write.object());
             self.store(write);
         }
         (decided, count)
     }
 
+    /// All statuses that differ.
+    fn statuses(&self, decided: &Decided, refused: &Refused) -> Changes {
+        let judged = Judged {
+            index: &self.index,
+            decided,
+            members: &Members::judge(&self.index, decided),
+            refused,
+        };
+        changes(&judged, &Due::all(&self.index), Timestamp::UNIX_EPOCH)
+    }
+
     fn store(&mut self, write: Write) {
         match write {
-            Write::Ledger(ledger) => drop(self.index.apply(*ledger)),
-            Write::Plan(name, spec) => drop(self.index.apply(NetworkPlan::new(&name, *spec))),
-            Write::Peer(name, spec) => drop(self.index.apply(Peer::new(&name, *spec))),
+            Write::Ledger(ledger) => self.index.apply_own(*ledger),
+            Write::Plan(name, spec) => self.index.apply_own(NetworkPlan::new(&name, *spec)),
+            Write::Peer(name, spec) => self.index.apply_own(Peer::new(&name, *spec)),
             Write::PodCidrs(node, cidrs) => {
                 let cidrs = cidrs.iter().map(ToString::to_string).collect();
                 self.edit_node(&node, |spec| spec.pod_cidrs = Some(cidrs));
             }
             Write::Taints(node, taints) => self.edit_node(&node, |spec| spec.taints = Some(taints)),
-            Write::NewSecret(secret) | Write::Secret(secret) => drop(self.index.apply(secret)),
-            Write::DeleteSecret(secret) => drop(self.index.delete(&*secret)),
-            Write::DeletePlan(plan) => drop(self.index.delete(&*plan)),
-            Write::DeletePeer(peer) => drop(self.index.delete(&*peer)),
+            Write::NewSecret(secret) | Write::Secret(secret) => self.index.apply_own(secret),
+            Write::DeleteSecret(secret) => self.index.delete_own(&*secret),
+            Write::DeletePlan(plan) => self.index.delete_own(&*plan),
+            Write::DeletePeer(peer) => self.index.delete_own(&*peer),
         }
     }
 
     fn edit_node(&mut self, node: &Node, edit: impl FnOnce(&mut NodeSpec)) {
         let mut node = Node::clone(self.index.nodes.get(&node.name_any()).unwrap());
         edit(node.spec.get_or_insert_default());
-        self.index.apply(node);
+        self.index.apply_own(node);
     }
 
     /// The revision of a link's plan.
@@ -145,13 +174,7 @@ fn a_second_pass_writes_nothing() {
         "the podCIDR of the node whose agent carries a plan"
     );
     assert_eq!(bench.pass().1, 0);
-    bench.keeper = Keeper {
-        cluster: "shop".parse().unwrap(),
-        fresh: Lineage::new("lineage2").unwrap(),
-        memory: Memory::default(),
-        seen: Seen::default(),
-        agent_port: 21820,
-    };
+    bench.restart("lineage2");
     assert_eq!(
         bench.pass().1,
         0,
@@ -162,8 +185,8 @@ fn a_second_pass_writes_nothing() {
 #[test]
 fn the_hubs_ledger_is_written_before_the_ledgers_that_split_it() {
     let mut bench = Bench::new();
-    let decided = decide(&bench.index, &mut bench.keeper);
-    let levels = ledgers(&bench.index, &decided).map(|level| {
+    let decided = bench.decide();
+    let levels = ledgers(&bench.index, &decided, &About::All).map(|level| {
         let names = level.into_iter().map(|write| match write {
             Write::Ledger(ledger) => ledger.metadata.name.unwrap(),
             other => panic!("{other:?} is no ledger"),
@@ -190,7 +213,7 @@ fn an_object_that_becomes_unreadable_keeps_its_last_form() {
 fn at_a_start_a_link_with_an_unreadable_applied_member_is_set_aside_and_nothing_is_withdrawn() {
     let mut bench = Bench::new();
     bench.pass();
-    bench.keeper.memory = Memory::default();
+    bench.restart("lineage1");
     bench.put::<Cluster>(json!({"metadata": {"name": "shop"}, "spec": {"sites": {}}}));
     let (decided, writes) = bench.pass();
     assert_eq!(writes, 0);
@@ -219,7 +242,7 @@ fn an_unreadable_ledger_stops_everything_and_is_named() {
     let mut ledger = AddressLedger::clone(bench.index.ledgers.get("hub").unwrap());
     ledger.spec.grants[0].prefix = "10.64.0.1/16".into();
     bench.index.apply(ledger);
-    let decided = decide(&bench.index, &mut bench.keeper);
+    let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
     assert_eq!(reason, "RecordUnreadable");
     assert!(
@@ -288,7 +311,7 @@ fn pods_assign_is_refused_while_another_manager_owns_a_pod_cidr() {
     );
     assert!(
         decided
-            .proposal
+            .proposal()
             .nodes
             .values()
             .all(|node| node.assign.is_empty())
@@ -337,7 +360,8 @@ fn a_node_waits_with_its_taint_until_its_agent_carries_a_plan_and_keeps_other_ta
     bench.pass();
     assert_eq!(bench.pass().1, 0);
     bench.carries("shop.b1", 1);
-    let writes = untainted(&bench.index, &decide(&bench.index, &mut bench.keeper));
+    let decided = bench.decide();
+    let writes = untainted(&bench.index, &decided, &About::All);
     let [Write::Taints(_, left)] = &writes[..] else {
         panic!("{writes:?}");
     };
@@ -357,9 +381,10 @@ fn a_cluster_whose_nodes_cannot_be_seen_from_here_is_named_with_what_to_do() {
         "spec": {"addressing": {"podPools": ["10.64.0.0/10"]}, "members": {"clusters": ["depot", "shop"]}},
     }));
     let (decided, _) = bench.pass();
-    let members = crate::status::Members::judge(&bench.index, &decided);
-    let entries = members.not_ready.values().next().unwrap();
-    let depot = entries.iter().find(|it| it.name == "depot").unwrap();
+    let members = Members::judge(&bench.index, &decided);
+    let (link, spec) = decided.world.fleet.links.iter().next().unwrap();
+    let entries = members.entries(link, spec, &decided);
+    let depot = entries.first.iter().find(|it| it.name == "depot").unwrap();
     assert!(
         depot.message.contains("--cluster-name"),
         "{}",
@@ -385,7 +410,7 @@ fn a_hub_that_lost_a_block_in_use_stops_everything_until_the_administrator_says_
     let before = bench.peers().len();
     let grants = bench.index.ledgers.get("hub").unwrap().spec.grants.clone();
     let revision = replace_hub(&mut bench, json!([]), None);
-    let decided = decide(&bench.index, &mut bench.keeper);
+    let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
     assert_eq!(reason, "LedgersDisagree");
     for part in [
@@ -398,7 +423,7 @@ fn a_hub_that_lost_a_block_in_use_stops_everything_until_the_administrator_says_
     }
     // A word on something older does not count.
     replace_hub(&mut bench, json!([]), Some(revision - 1));
-    assert!(decide(&bench.index, &mut bench.keeper).trouble.is_some());
+    assert!(bench.decide().trouble.is_some());
     replace_hub(&mut bench, json!([]), Some(revision));
     bench.pass();
     let hub = bench.index.ledgers.get("hub").unwrap().clone();
@@ -416,7 +441,7 @@ fn a_block_that_somebody_else_holds_meanwhile_is_not_recorded_again_and_both_are
     bench.pass();
     let other = json!([{"prefix": "10.64.0.0/15", "use": "Pod", "owner": {"kind": "Cluster", "name": "other"}, "state": "Active"}]);
     replace_hub(&mut bench, other, Some(1000));
-    let decided = decide(&bench.index, &mut bench.keeper);
+    let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
     assert_eq!(reason, "LedgersDisagree");
     for part in ["10.64.0.0/15 of Cluster other", "by hand"] {
@@ -442,15 +467,16 @@ fn a_cluster_that_moves_to_another_link_gets_a_plan_above_the_one_it_carries_and
     bench.depot();
     bench.link("acme", "10.64.0.0/10", &["depot"]);
     bench.link("zeta", "10.200.0.0/16", &["shop"]);
-    let mut decided = decide(&bench.index, &mut bench.keeper);
-    let steps = plans(&bench.index, &mut decided).map(|step| {
+    let decided = bench.decide();
+    let found = plans(&bench.index, &decided);
+    let steps = [found.gaining, found.awaited, found.late].map(|step| {
         let names = step.into_iter().map(|write| match write {
             Write::Plan(name, _) => name,
             other => panic!("{other:?} is no plan"),
         });
         names.collect::<Vec<_>>()
     });
-    assert_eq!(steps, [vec!["zeta"], vec!["acme"]]);
+    assert_eq!(steps, [vec!["zeta"], vec![], vec!["acme"]]);
     bench.pass();
     assert!(bench.revision("zeta") > revision);
     assert_eq!(bench.pass().1, 0);
@@ -462,7 +488,7 @@ fn a_deleted_plan_is_written_again_above_what_agents_carry_also_by_another_proce
         let (mut bench, revision) = aged();
         bench.carries("shop.b1", revision);
         if restart {
-            bench.keeper.seen = Seen::default();
+            bench.restart("lineage1");
         }
         bench.delete_plan();
         let (decided, _) = bench.pass();
@@ -527,23 +553,21 @@ fn a_write_that_was_refused_concerns_its_own_link_alone() {
     bench.link("zeta", "10.200.0.0/16", &["depot"]);
     bench.pass();
     bench.node("b3", "berlin", 9);
-    let (mut decided, _) = bench.pass();
-    let refuse = |link: Option<&str>| RefusedWrite {
-        link: link.map(|name| LinkName::new(name).unwrap()),
-        error: WriteError::Refused {
-            object: "peers shop.b3".to_owned(),
-            reason: "not welcome".to_owned(),
-        },
-    };
-    let peer = peers(&decided).pop();
-    assert!(peer.is_none_or(|write| link_of(&decided.world, &write).unwrap().as_str() == "acme"));
+    let (decided, _) = bench.pass();
+    let peer = bench.decide();
+    let peer = peers(&peer, &About::All).pop();
+    assert!(peer.is_none_or(|write| link_of(&decided, &write).unwrap().as_str() == "acme"));
     for (link, planned) in [
         (Some("acme"), [("acme", "False"), ("zeta", "True")]),
         (None, [("acme", "False"), ("zeta", "False")]),
     ] {
-        decided.refused = vec![refuse(link)];
-        let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
-        let changes = crate::status::changes(&bench.index, &decided, now);
+        let mut refused = Refused::default();
+        let error = WriteError::Refused {
+            object: "peers shop.b3".to_owned(),
+            reason: "not welcome".to_owned(),
+        };
+        refused.push(link.map(|name| LinkName::new(name).unwrap()), error);
+        let changes = bench.statuses(&decided, &refused);
         for (name, expected) in planned {
             let mut links = changes.links.iter();
             let (_, status) = links.find(|(object, _)| object.name_any() == name).unwrap();
@@ -561,13 +585,16 @@ fn events_tell_of_what_was_stored_and_of_nothing_else() {
     for peer in ["shop.b1", "shop.b2", "shop.o1"] {
         bench.carries(peer, 1);
     }
-    let (mut decided, _) = bench.pass();
-    let told = |bench: &Bench, decided: &Decided| {
-        let events = crate::status::done(&bench.index, decided);
+    let (decided, _) = bench.pass();
+    let told = |bench: &Bench| {
+        let events = crate::status::done(&bench.index, &decided, &bench.stored);
         let of_nodes = events.iter().filter(|it| it.reason == "PodCidrAssigned");
         of_nodes.count()
     };
-    assert_eq!(told(&bench, &decided), 3);
-    decided.stored.remove(&("Node", "b1".to_owned()));
-    assert_eq!(told(&bench, &decided), 2);
+    assert_eq!(told(&bench), 3);
+    bench.stored.remove(&("Node", "b1".to_owned()));
+    assert_eq!(told(&bench), 2);
 }
+
+#[path = "histories.rs"]
+mod histories;

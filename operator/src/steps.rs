@@ -1,0 +1,290 @@
+//! What has to be written, as ordered steps. Pure: each step's writes are independent, and a step is begun when the one before
+//! has ended.
+//!
+//! Ledgers come first, the hub's before those that split what it grants: what they do not record is granted to nobody. Plans
+//! come before Peers, whose spec names the least plan revision they go with; an attachment's key is stored before anything that
+//! is sealed with it. Plans that no node here waits for come last, and a pass may end before them.
+
+use crate::decided::Decided;
+use crate::index::{Index, Table};
+use crate::restore;
+use crate::vpn;
+use crate::write::{AGENT_NOT_READY, Write, differs};
+use k8s_openapi::api::core::v1::{Node, Secret, Taint};
+use kube::ResourceExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName};
+use tieline_core::ledger::LedgerName;
+use tieline_crds::{NetworkPlan, Peer, convert};
+
+/// What a decision writes.
+#[derive(Debug, Clone, Default)]
+pub struct Steps {
+    /// In this order; what somebody waits for.
+    pub urgent: Vec<Vec<Write>>,
+    /// What nobody here waits for.
+    pub late: Vec<Write>,
+}
+
+/// Which objects a decision is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// All.
+    All,
+    /// What follows from these.
+    Only(Touched),
+}
+
+/// What a change has touched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Nodes that came, left or changed, or whose plan or Peer did.
+    pub nodes: BTreeSet<NodeId>,
+    /// Ledgers that are to be written.
+    pub ledgers: BTreeSet<LedgerName>,
+    /// Links of which a notice came or went.
+    pub links: BTreeSet<LinkName>,
+    /// Whether a VPN attachment has changed.
+    pub attachments: bool,
+}
+
+impl Touched {
+    /// The Peers of the nodes.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerName, &NodeId)> {
+        let nodes = self.nodes.iter();
+        nodes.filter_map(|id| Some((peer_of(id)?, id)))
+    }
+}
+
+/// The name of a node's Peer.
+#[must_use]
+pub fn peer_of(id: &NodeId) -> Option<PeerName> {
+    PeerName::new(format!("{}.{}", id.cluster, id.node)).ok()
+}
+
+/// Everything that has to be written, beginning with the Secrets of new attachments' keys in `keys`.
+#[must_use]
+pub fn steps(index: &Index, decided: &Decided, about: &About, keys: Vec<Secret>) -> Steps {
+    if decided.trouble.is_some() {
+        return Steps::default();
+    }
+    let [hub, clusters] = ledgers(index, decided, about);
+    let Plans {
+        gaining,
+        mut awaited,
+        late,
+    } = match about {
+        About::All => plans(index, decided),
+        About::Only(_) => Plans::default(),
+    };
+    awaited.extend(keys.into_iter().map(Write::NewSecret));
+    let mut last = peers(decided, about);
+    last.extend(pod_cidrs(index, decided, about));
+    last.extend(untainted(index, decided, about));
+    last.extend(gone(index, decided, about));
+    if !matches!(about, About::Only(touched) if !touched.attachments) {
+        let plans = &decided.proposal().plans;
+        let configurations = vpn::configurations(index, plans, &decided.attachments);
+        last.extend(configurations.into_iter().map(Write::Secret));
+        last.extend(vpn::obsolete(index).into_iter().map(Write::DeleteSecret));
+    }
+    let mut urgent = vec![hub, clusters, gaining, awaited, last];
+    urgent.retain(|step| !step.is_empty());
+    Steps { urgent, late }
+}
+
+/// The link that a write is for. Ledgers are everybody's.
+#[must_use]
+pub fn link_of(decided: &Decided, write: &Write) -> Option<LinkName> {
+    let of_cluster = |cluster: &str| decided.uses.links_of_cluster(cluster).next().cloned();
+    let of_vpn = |vpn: &str| decided.uses.links_of_vpn(vpn).next().cloned();
+    match write {
+        Write::Ledger(_) => None,
+        Write::Plan(name, _) => LinkName::new(name.as_str()).ok(),
+        Write::DeletePlan(plan) => LinkName::new(plan.spec.link.as_str()).ok(),
+        Write::Peer(_, spec) => of_cluster(&spec.cluster),
+        Write::DeletePeer(peer) => of_cluster(&peer.spec.cluster),
+        Write::PodCidrs(..) | Write::Taints(..) => of_cluster(decided.world.local.as_str()),
+        Write::NewSecret(secret) | Write::Secret(secret) => of_vpn(vpn::attachment_of(secret)?),
+        Write::DeleteSecret(secret) => of_vpn(vpn::attachment_of(secret)?),
+    }
+}
+
+/// Ledgers that changed, with the version that they were decided from: the hub's, then the clusters'.
+pub(crate) fn ledgers(index: &Index, decided: &Decided, about: &About) -> [Vec<Write>; 2] {
+    let [mut hub, mut clusters] = [Vec::new(), Vec::new()];
+    let concerned = |name: &LedgerName| match about {
+        About::All => true,
+        About::Only(touched) => touched.ledgers.contains(name),
+    };
+    let ledgers = decided.proposal().ledgers.iter();
+    for (name, ledger) in ledgers.filter(|(name, _)| concerned(name)) {
+        let mut object = convert::ledger_object(name, ledger);
+        let spent = decided.spent.contains(name);
+        match index.ledgers.get(&name.to_string()) {
+            Some(held) if !spent && object.spec == held.spec => continue,
+            Some(held) => object.metadata = held.metadata.clone(),
+            None => {}
+        }
+        if spent {
+            object.annotations_mut().remove(restore::ACCEPT);
+        }
+        let level = match name {
+            LedgerName::Hub => &mut hub,
+            LedgerName::Cluster(_) => &mut clusters,
+        };
+        level.push(Write::Ledger(Box::new(object)));
+    }
+    [hub, clusters]
+}
+
+/// Plans that changed.
+#[derive(Debug, Default)]
+pub(crate) struct Plans {
+    /// Those that a cluster moves to. They are written before the ones that lose it, because agents of a cluster that is in no
+    /// plan withdraw.
+    pub(crate) gaining: Vec<Write>,
+    /// Those of nodes here.
+    pub(crate) awaited: Vec<Write>,
+    /// All others.
+    pub(crate) late: Vec<Write>,
+}
+
+pub(crate) fn plans(index: &Index, decided: &Decided) -> Plans {
+    let mut found = Plans::default();
+    let world = &decided.world;
+    let mut carried: BTreeMap<&ClusterName, BTreeSet<&LinkName>> = BTreeMap::new();
+    for (link, plan) in &world.before.plans {
+        for cluster in &plan.clusters {
+            carried.entry(&cluster.name).or_default().insert(link);
+        }
+    }
+    for (link, spec) in &decided.plan_specs {
+        if !differs(spec, index.plans.get(link.as_str()).map(|held| &held.spec)) {
+            continue;
+        }
+        let Some(plan) = decided.proposal().plans.get(link) else {
+            continue;
+        };
+        let gains = plan.clusters.iter().any(|cluster| {
+            let mut carriers = carried.get(&cluster.name).into_iter().flatten();
+            carriers.any(|other| *other != link)
+        });
+        let step = if gains {
+            &mut found.gaining
+        } else if plan.cluster(&world.local).is_some() {
+            &mut found.awaited
+        } else {
+            &mut found.late
+        };
+        step.push(Write::Plan(link.to_string(), Box::new(spec.clone())));
+    }
+    found
+}
+
+/// Peers that changed.
+pub(crate) fn peers(decided: &Decided, about: &About) -> Vec<Write> {
+    let (wanted, held) = (&decided.accepted.peers, &decided.world.peers);
+    let write = |name: &PeerName| {
+        let peer = wanted.get(name)?;
+        (held.get(name) != Some(peer))
+            .then(|| Write::Peer(name.to_string(), Box::new(convert::peer_spec(peer))))
+    };
+    match about {
+        About::All => wanted.keys().filter_map(write).collect(),
+        About::Only(touched) => touched
+            .peers()
+            .filter_map(|(name, _)| write(&name))
+            .collect(),
+    }
+}
+
+/// Nodes that get their podCIDRs: those whose agent carries a plan. Before, what the node's first pods send to planned ranges
+/// would leave it in clear.
+pub(crate) fn pod_cidrs(index: &Index, decided: &Decided, about: &About) -> Vec<Write> {
+    let write = |id: &NodeId| {
+        let node = decided.proposal().nodes.get(id)?;
+        if node.assign.is_empty() || !decided.carries_a_plan(&node.peer) {
+            return None;
+        }
+        let object = index.nodes.get(id.node.as_str())?;
+        Some(Write::PodCidrs(object.clone(), node.assign.clone()))
+    };
+    match about {
+        About::All => decided.proposal().nodes.keys().filter_map(write).collect(),
+        About::Only(touched) => touched.nodes.iter().filter_map(write).collect(),
+    }
+}
+
+/// Nodes whose taint [`AGENT_NOT_READY`] has done its work: their agent carries a plan, or no link names their cluster, so
+/// that nothing is planned there.
+pub(crate) fn untainted(index: &Index, decided: &Decided, about: &About) -> Vec<Write> {
+    let is_ours = |taint: &Taint| taint.key == AGENT_NOT_READY;
+    let is_member = decided.is_member(decided.world.local.as_str());
+    let write = |(id, node): (NodeId, &Arc<Node>)| {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        let taints = taints.filter(|taints| taints.iter().any(is_ours))?;
+        let planned = decided.proposal().nodes.get(&id);
+        if is_member && !planned.is_some_and(|node| decided.carries_a_plan(&node.peer)) {
+            return None;
+        }
+        let others = taints.iter().filter(|taint| !is_ours(taint)).cloned();
+        Some(Write::Taints(node.clone(), others.collect()))
+    };
+    let cluster = &decided.world.local;
+    let id = |name: &str| {
+        let node = name.parse().ok()?;
+        let cluster = cluster.clone();
+        Some(NodeId { cluster, node })
+    };
+    match about {
+        About::All => {
+            let nodes = index.nodes.iter();
+            nodes
+                .filter_map(|(name, node)| write((id(name)?, node)))
+                .collect()
+        }
+        About::Only(touched) => {
+            let own = touched.nodes.iter().filter(|id| id.cluster == *cluster);
+            own.filter_map(|id| write((id.clone(), index.nodes.get(id.node.as_str())?)))
+                .collect()
+        }
+    }
+}
+
+/// Plans of links that are gone, and Peers of nodes that are gone or whose cluster no link names. A node that merely
+/// waits keeps its Peer.
+pub(crate) fn gone(index: &Index, decided: &Decided, about: &About) -> Vec<Write> {
+    let peer = |name: &str, peer: &Arc<Peer>| {
+        let waits =
+            index.nodes.get(&peer.spec.node).is_some() && decided.is_member(&peer.spec.cluster);
+        (!decided.accepted.peers.contains_key(name) && !waits)
+            .then(|| Write::DeletePeer(peer.clone()))
+    };
+    match about {
+        About::All => {
+            let plans = orphans(&index.plans, index);
+            let peers = index.peers.iter();
+            plans
+                .chain(peers.filter_map(|(name, it)| peer(name, it)))
+                .collect()
+        }
+        About::Only(touched) => {
+            let names = touched.peers().map(|(name, _)| name);
+            names
+                .filter_map(|name| peer(name.as_str(), index.peers.get(name.as_str())?))
+                .collect()
+        }
+    }
+}
+
+fn orphans<'i>(
+    plans: &'i Table<NetworkPlan>,
+    index: &'i Index,
+) -> impl Iterator<Item = Write> + 'i {
+    let plans = plans.iter();
+    plans
+        .filter(|(_, plan)| index.links.get(&plan.spec.link).is_none())
+        .map(|(_, plan)| Write::DeletePlan(plan.clone()))
+}
