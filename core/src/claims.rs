@@ -73,8 +73,7 @@ pub fn accept_all(
     (accepted, judge)
 }
 
-/// Who holds which key, and where no endpoint may lie: what a claim is judged by beside itself. It is good as long as the
-/// plans stay as they are.
+/// Who holds which key, and where no endpoint may lie: what a claim is judged by beside itself.
 #[derive(Debug, Clone, Default)]
 pub struct Judge {
     planned: PrefixSet,
@@ -82,6 +81,14 @@ pub struct Judge {
 }
 
 impl Judge {
+    /// Goes on with other plans. Returns whether an endpoint of any peer may have become good or bad by that.
+    pub fn replan<'p>(&mut self, plans: impl Iterator<Item = &'p NetworkPlan>) -> bool {
+        let planned = planned_ranges(plans);
+        let changed = planned != self.planned;
+        self.planned = planned;
+        changed
+    }
+
     /// Judges again the peers of these nodes, whose plan, claim or accepted form has changed, and all whose refused key may have
     /// become free by that; what is not planned any more is taken out. Returns the peers that were judged.
     pub fn accept_again(

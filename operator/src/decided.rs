@@ -6,7 +6,7 @@ use crate::index::Index;
 use crate::objections::Objections;
 use crate::planning::Planning;
 use crate::restore::{self, Disagreement, Frozen, Seen, Settled};
-use crate::steps::Touched;
+use crate::steps::{About, Touched};
 use crate::uses::Uses;
 use crate::vpn::{self, Attachment};
 use crate::world::{self, Memory, World};
@@ -172,9 +172,18 @@ impl Decided {
             let (replanned, findings) =
                 self.planning
                     .nodes_changed(&world.fleet, &world.before, &replan);
-            if replanned.plans || !findings.is_empty() {
-                return Err(Whole("a plan changes"));
+            if replanned.reshaped || !findings.is_empty() {
+                return Err(Whole("a plan has other members"));
             }
+            if !replanned.plans.is_empty() {
+                let everybody = self.follow_plans(&replanned.plans, index, port, rng)?;
+                // Every node of the link has to carry the new revision.
+                let nodes = self.proposal().nodes.iter();
+                let concerned =
+                    nodes.filter(|(_, node)| everybody || replanned.plans.contains(&node.link));
+                touched.nodes.extend(concerned.map(|(id, _)| id.clone()));
+            }
+            touched.plans = replanned.plans;
             touched.nodes.extend(replanned.nodes);
             touched.ledgers = replanned.ledgers;
             if !replanned.noticed.is_empty() {
@@ -217,22 +226,42 @@ impl Decided {
         Ok(touched)
     }
 
+    /// Takes over plans of the same members as before. Returns whether an endpoint may have become good or bad.
+    fn follow_plans(
+        &mut self,
+        links: &BTreeSet<LinkName>,
+        index: &Index,
+        port: u16,
+        rng: &mut impl CryptoRngCore,
+    ) -> Result<bool, Whole> {
+        let plans = &self.planning.proposal().plans;
+        let (attachments, keys) = vpn::attachments(index, plans, &self.accepted.peers, port, rng);
+        if attachments != self.attachments || !keys.is_empty() {
+            return Err(Whole("an attachment changes"));
+        }
+        for plan in links.iter().filter_map(|link| plans.get(link)) {
+            let spec = convert::plan_spec(plan).map_err(|_| Whole("a plan is too large"))?;
+            self.plan_specs.insert(plan.link.clone(), spec);
+        }
+        Ok(self.judge.replan(plans.values()))
+    }
+
     /// Goes on as if everything had been stored. Where it was not, this decision is dropped.
-    pub fn assume_stored(&mut self, ledgers: Option<&BTreeSet<LedgerName>>) {
+    pub fn assume_stored(&mut self, about: &About) {
         let proposal = self.planning.proposal();
         let before = &mut self.world.before;
-        match ledgers {
-            None => {
+        match about {
+            About::All => {
                 before.ledgers.clone_from(&proposal.ledgers);
                 before.plans.clone_from(&proposal.plans);
             }
-            Some(names) => {
-                let ledgers = names
-                    .iter()
-                    .filter_map(|it| proposal.ledgers.get_key_value(it));
-                before
-                    .ledgers
-                    .extend(ledgers.map(|(name, it)| (name.clone(), it.clone())));
+            About::Only(touched) => {
+                for (name, ledger) in touched.of_ledgers(proposal) {
+                    before.ledgers.insert(name.clone(), ledger.clone());
+                }
+                for (link, plan) in touched.of_plans(proposal) {
+                    before.plans.insert(link.clone(), plan.clone());
+                }
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::write::MANAGER;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName};
 use tieline_core::ledger::LedgerName;
 use tieline_crds::convert;
@@ -122,7 +123,10 @@ fn ledger(
     if object.annotations().contains_key(ACCEPT) {
         return Err(Whole("an administrator's word may have done its work"));
     }
-    if is_same(change, |it| &it.spec) {
+    let mark = |it: &Arc<AddressLedger>| (it.spec.lineage.clone(), it.spec.revision);
+    let is_own_status =
+        change.origin == Origin::Own && change.before.as_ref().map(mark) == Some(mark(object));
+    if is_own_status || is_same(change, |it| &it.spec) {
         return Ok(());
     }
     let name = LedgerName::parse(&change.name).ok_or(other)?;

@@ -246,7 +246,7 @@ impl<K> Table<K> {
 }
 
 impl<K: Indexed> Table<K> {
-    fn apply(&mut self, object: K, origin: Origin) -> bool {
+    fn apply(&mut self, mut object: K, origin: Origin) -> bool {
         let name = object.name_any();
         let version = version(&object);
         if let (Some(deleted), Some(version)) = (self.deleted.get(&name), version) {
@@ -257,7 +257,7 @@ impl<K: Indexed> Table<K> {
         }
         let changed = match self.objects.get(&name) {
             Some(held) if is_older(&object, held) => return false,
-            Some(held) => differs(held.as_ref(), &object),
+            Some(held) => origin == Origin::Own || differs(held.as_ref(), &mut object),
             None => true,
         };
         self.note(&name, origin);
@@ -290,21 +290,17 @@ impl<K: Indexed> Table<K> {
     fn reset(&mut self, objects: Vec<K>) -> bool {
         let first = !std::mem::replace(&mut self.listed, true);
         self.deleted.clear();
-        let fresh: BTreeMap<String, Arc<K>> = objects
-            .into_iter()
-            .map(|object| (object.name_any(), Arc::new(object)))
-            .collect();
-        let held = std::mem::replace(&mut self.objects, fresh);
+        let held = std::mem::take(&mut self.objects);
         let mut same = true;
-        for (name, object) in &self.objects {
-            let before = held.get(name);
-            if before.is_none_or(|it| version(it.as_ref()) != version(object.as_ref())) {
+        for mut object in objects {
+            let name = object.name_any();
+            let before = held.get(&name);
+            let differs = before.is_none_or(|it| differs(it.as_ref(), &mut object));
+            if differs || before.is_none_or(|it| version(it.as_ref()) != version(&object)) {
                 self.journal.insert(name.clone(), Origin::Others);
             }
-            if before.is_none_or(|it| differs(it.as_ref(), object.as_ref())) {
-                self.journal.insert(name.clone(), Origin::Others);
-                same = false;
-            }
+            same &= !differs;
+            self.objects.insert(name, Arc::new(object));
         }
         for name in held.into_keys() {
             if !self.objects.contains_key(&name) {
@@ -471,16 +467,15 @@ fn is_older<K: Resource>(object: &K, held: &K) -> bool {
 }
 
 /// Whether two versions differ in more than the version.
-fn differs<K: Indexed>(held: &K, object: &K) -> bool {
-    if held.meta().resource_version == object.meta().resource_version {
-        return held != object;
-    }
-    let mut object = object.clone();
-    object
-        .meta_mut()
-        .resource_version
-        .clone_from(&held.meta().resource_version);
-    *held != object
+fn differs<K: Indexed>(held: &K, object: &mut K) -> bool {
+    // Swapped for the comparison, because copying a large object costs more than comparing it.
+    let version = std::mem::replace(
+        &mut object.meta_mut().resource_version,
+        held.meta().resource_version.clone(),
+    );
+    let differs = held != object;
+    object.meta_mut().resource_version = version;
+    differs
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use tieline_core::check::{Finding, check};
 use tieline_core::fleet::Fleet;
-use tieline_core::ids::{ClusterName, LinkName, NodeId};
+use tieline_core::ids::{ClusterName, LinkName, NodeId, SiteName};
 use tieline_core::ledger::LedgerName;
+use tieline_core::network_plan::NetworkPlan;
 use tieline_core::plan::{Before, Notice, Proposal, plan};
 
 /// A plan that goes on from what it proposed last.
@@ -22,8 +23,11 @@ pub struct Replanned {
     pub ledgers: BTreeSet<LedgerName>,
     /// Links of which a notice came or went.
     pub noticed: BTreeSet<Option<LinkName>>,
-    /// Whether a NetworkPlan, or what is withheld from one, is another: that concerns more than the nodes above.
-    pub plans: bool,
+    /// Plans that have another revision.
+    pub plans: BTreeSet<LinkName>,
+    /// Whether a plan came or went, has other clusters or sites, or shows other things that are withheld: that concerns more than
+    /// the nodes of its link.
+    pub reshaped: bool,
 }
 
 impl Planning {
@@ -56,9 +60,17 @@ impl Planning {
 
 fn replanned(last: &Proposal, next: &Proposal) -> Replanned {
     let mut found = Replanned {
-        plans: last.plans != next.plans || last.report.withheld != next.report.withheld,
+        reshaped: last.plans.len() != next.plans.len()
+            || last.report.withheld != next.report.withheld,
         ..Replanned::default()
     };
+    for (link, plan) in &next.plans {
+        let before = last.plans.get(link);
+        if before != Some(plan) {
+            found.reshaped |= !before.is_some_and(|before| has_same_members(before, plan));
+            found.plans.insert(link.clone());
+        }
+    }
     for (id, node) in &next.nodes {
         if last.nodes.get(id) != Some(node) {
             found.nodes.insert(id.clone());
@@ -82,4 +94,14 @@ fn replanned(last: &Proposal, next: &Proposal) -> Replanned {
         found.noticed.extend(changed.map(|it| it.link.clone()));
     }
     found
+}
+
+fn has_same_members(a: &NetworkPlan, b: &NetworkPlan) -> bool {
+    let clusters = |plan: &NetworkPlan| -> Vec<ClusterName> {
+        plan.clusters.iter().map(|it| it.name.clone()).collect()
+    };
+    let sites = |plan: &NetworkPlan| -> Vec<SiteName> {
+        plan.sites.iter().map(|it| it.name.clone()).collect()
+    };
+    clusters(a) == clusters(b) && sites(a) == sites(b)
 }

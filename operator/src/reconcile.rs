@@ -162,12 +162,18 @@ impl Keeper {
             return (about, Steps::default());
         };
         let steps = steps(&self.index, decided, &about, Vec::new());
-        decided.assume_stored(Some(&touched.ledgers));
+        for (link, plan) in touched.of_plans(decided.proposal()) {
+            self.seen.note_plan(link, plan);
+        }
+        decided.assume_stored(&about);
         self.due
             .touch(&mut self.members, &self.index, decided, touched);
-        // What is written now is newer than what was left for later.
-        let newer: BTreeSet<_> = steps.urgent.iter().flatten().map(Write::object).collect();
-        self.late.retain(|write| !newer.contains(&write.object()));
+        if !self.late.is_empty() {
+            // What is decided now is newer than what was left for later.
+            let mut newer = touched.objects();
+            newer.extend(steps.urgent.iter().flatten().map(Write::object));
+            self.late.retain(|write| !newer.contains(&write.object()));
+        }
         (about, steps)
     }
 
@@ -183,7 +189,7 @@ impl Keeper {
         let mut steps = steps(&self.index, &decided, &About::All, keys);
         if decided.trouble.is_none() {
             self.seen.note_plans(&decided.proposal().plans);
-            decided.assume_stored(None);
+            decided.assume_stored(&About::All);
         }
         self.members = Members::judge(&self.index, &decided);
         self.due = Due::all(&self.index);
@@ -249,10 +255,13 @@ async fn send_all(
             return Ok(());
         }
     }
-    while !(keeper.late.is_empty() || store.has_news_of_nodes()) {
+    while !keeper.late.is_empty() {
         let rest = keeper.late.split_off(keeper.late.len().min(LATE_AT_ONCE));
         let step = std::mem::replace(&mut keeper.late, rest);
         send(writer, decided, step, stored, &mut keeper.refused).await?;
+        if store.has_news_of_nodes() {
+            break;
+        }
     }
     Ok(())
 }

@@ -44,8 +44,13 @@ impl Seen {
     /// Remembers plans as they are, or are about to be.
     pub fn note_plans(&mut self, plans: &BTreeMap<LinkName, NetworkPlan>) {
         for (link, plan) in plans {
-            raise(&mut self.plans, link, &plan.lineage, plan.revision);
+            self.note_plan(link, plan);
         }
+    }
+
+    /// Remembers a plan as it is, or is about to be.
+    pub fn note_plan(&mut self, link: &LinkName, plan: &NetworkPlan) {
+        raise(&mut self.plans, link, &plan.lineage, plan.revision);
     }
 
     /// Remembers a ledger as it is.

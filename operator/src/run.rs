@@ -1,7 +1,7 @@
 //! One pass after the other until the end: when to decide, when to try again, when to let the status lane write.
 //!
-//! Events that come close together are one pass. A decision about everything rests for as long as it took before the next one:
-//! meanwhile Nodes and Peers go on, so that a burst of users' objects delays no node.
+//! Events that come close together are one pass. After a decision about everything the next one waits a multiple of the time that
+//! it took: meanwhile Nodes and Peers go on, so that a burst of users' objects delays no node.
 
 use crate::index::Scope;
 use crate::lane::{self, Round, Word};
@@ -28,6 +28,8 @@ use tokio::sync::watch as channel;
 const GATHER: Duration = Duration::from_millis(4);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// How many times as long as a decision about everything took the next one waits.
+const REST: u32 = 2;
 /// How long each part may take to end at shutdown.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -168,6 +170,10 @@ impl Passes<'_> {
                     continue;
                 }
                 () = tokio::time::sleep_until(next.into()) => {}
+                () = tokio::task::yield_now(), if self.may_tell() => {
+                    self.tell();
+                    continue;
+                }
             }
             let mut wait = self.resync;
             if !self.writer.leads() {
@@ -190,7 +196,8 @@ impl Passes<'_> {
         {
             self.keeper.start_anew();
         }
-        let rests = |(at, took): (Instant, Duration)| (at + took).checked_duration_since(started);
+        let rests =
+            |(at, took): (Instant, Duration)| (at + took * REST).checked_duration_since(started);
         let rest = self.whole.and_then(rests).unwrap_or_default();
         let scope = if rest.is_zero() {
             Scope::All
@@ -252,18 +259,24 @@ impl Passes<'_> {
         report(&self.keeper, self.metrics, &mut self.told);
     }
 
-    /// Gives the lane a round, if it takes one and there is something to write.
+    /// Whether a round can be made for the lane.
+    fn may_tell(&self) -> bool {
+        self.lane_is_idle && (self.keeper.has_due() || !self.happened.is_empty())
+    }
+
+    /// Gives the lane a round, if it takes one and a bounded look finds something to write.
     fn tell(&mut self) {
-        while self.lane_is_idle && (self.keeper.has_due() || !self.happened.is_empty()) {
-            let changes = self.keeper.statuses(Timestamp::now());
-            if changes.is_empty() && self.happened.is_empty() {
-                continue;
-            }
-            let round = (changes, std::mem::take(&mut self.happened));
-            // The lane lives until this end is dropped.
-            let _ = self.rounds.send(round);
-            self.lane_is_idle = false;
+        if !self.may_tell() {
+            return;
         }
+        let changes = self.keeper.statuses(Timestamp::now());
+        if changes.is_empty() && self.happened.is_empty() {
+            return;
+        }
+        let round = (changes, std::mem::take(&mut self.happened));
+        // The lane lives until this end is dropped.
+        let _ = self.rounds.send(round);
+        self.lane_is_idle = false;
     }
 }
 

@@ -6,7 +6,7 @@
 //! is sealed with it. Plans that no node here waits for come last, and a pass may end before them.
 
 use crate::decided::Decided;
-use crate::index::{Index, Table};
+use crate::index::Index;
 use crate::restore;
 use crate::vpn;
 use crate::write::{AGENT_NOT_READY, Write, differs};
@@ -15,15 +15,17 @@ use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName};
-use tieline_core::ledger::LedgerName;
-use tieline_crds::{NetworkPlan, Peer, convert};
+use tieline_core::ledger::{Ledger, LedgerName};
+use tieline_core::network_plan::NetworkPlan;
+use tieline_core::plan::Proposal;
+use tieline_crds::{NetworkPlanSpec, Peer, convert};
 
 /// What a decision writes.
 #[derive(Debug, Clone, Default)]
 pub struct Steps {
-    /// In this order; what somebody waits for.
+    /// In this order, and before anything else is decided.
     pub urgent: Vec<Vec<Write>>,
-    /// What nobody here waits for.
+    /// In this order afterwards; what touches a node meanwhile is written in between.
     pub late: Vec<Write>,
 }
 
@@ -43,6 +45,8 @@ pub struct Touched {
     pub nodes: BTreeSet<NodeId>,
     /// Ledgers that are to be written.
     pub ledgers: BTreeSet<LedgerName>,
+    /// Plans that are to be written.
+    pub plans: BTreeSet<LinkName>,
     /// Links of which a notice came or went.
     pub links: BTreeSet<LinkName>,
     /// Whether a VPN attachment has changed.
@@ -50,6 +54,36 @@ pub struct Touched {
 }
 
 impl Touched {
+    /// The ledgers that are to be written, as they are proposed.
+    pub fn of_ledgers<'p>(
+        &self,
+        proposal: &'p Proposal,
+    ) -> impl Iterator<Item = (&'p LedgerName, &'p Ledger)> {
+        let names = self.ledgers.iter();
+        names.filter_map(|name| proposal.ledgers.get_key_value(name))
+    }
+
+    /// The plans that are to be written, as they are proposed.
+    pub fn of_plans<'p>(
+        &self,
+        proposal: &'p Proposal,
+    ) -> impl Iterator<Item = (&'p LinkName, &'p NetworkPlan)> {
+        let links = self.plans.iter();
+        links.filter_map(|link| proposal.plans.get_key_value(link))
+    }
+
+    /// Kinds and names of what is written for the nodes, as [`Write::object`] tells them.
+    #[must_use]
+    pub fn objects(&self) -> BTreeSet<(&'static str, String)> {
+        let mut objects = BTreeSet::new();
+        for (name, id) in self.peers() {
+            objects.insert(("Peer", name.to_string()));
+            objects.insert(("Node", id.node.to_string()));
+            objects.insert(("Node taints", id.node.to_string()));
+        }
+        objects
+    }
+
     /// The Peers of the nodes.
     pub fn peers(&self) -> impl Iterator<Item = (PeerName, &NodeId)> {
         let nodes = self.nodes.iter();
@@ -73,11 +107,8 @@ pub fn steps(index: &Index, decided: &Decided, about: &About, keys: Vec<Secret>)
     let Plans {
         gaining,
         mut awaited,
-        late,
-    } = match about {
-        About::All => plans(index, decided),
-        About::Only(_) => Plans::default(),
-    };
+        late: later_plans,
+    } = plans(index, decided, about);
     awaited.extend(keys.into_iter().map(Write::NewSecret));
     let mut last = peers(decided, about);
     last.extend(pod_cidrs(index, decided, about));
@@ -89,7 +120,15 @@ pub fn steps(index: &Index, decided: &Decided, about: &About, keys: Vec<Secret>)
         last.extend(configurations.into_iter().map(Write::Secret));
         last.extend(vpn::obsolete(index).into_iter().map(Write::DeleteSecret));
     }
-    let mut urgent = vec![hub, clusters, gaining, awaited, last];
+    let mut urgent = vec![hub, clusters, gaining, awaited];
+    let late = match about {
+        // What everybody gets gives way to what somebody waits for meanwhile.
+        About::All => last.into_iter().chain(later_plans).collect(),
+        About::Only(_) => {
+            urgent.push(last);
+            later_plans
+        }
+    };
     urgent.retain(|step| !step.is_empty());
     Steps { urgent, late }
 }
@@ -151,9 +190,16 @@ pub(crate) struct Plans {
     pub(crate) late: Vec<Write>,
 }
 
-pub(crate) fn plans(index: &Index, decided: &Decided) -> Plans {
+pub(crate) fn plans(index: &Index, decided: &Decided, about: &About) -> Plans {
     let mut found = Plans::default();
     let world = &decided.world;
+    if let About::Only(touched) = about {
+        // Their members are the same, so none gains a cluster.
+        let specs = touched.plans.iter();
+        let specs = specs.filter_map(|link| Some((link, decided.plan_specs.get(link)?)));
+        found.awaited = specs.map(|(link, spec)| write(link, spec)).collect();
+        return found;
+    }
     let mut carried: BTreeMap<&ClusterName, BTreeSet<&LinkName>> = BTreeMap::new();
     for (link, plan) in &world.before.plans {
         for cluster in &plan.clusters {
@@ -178,9 +224,13 @@ pub(crate) fn plans(index: &Index, decided: &Decided) -> Plans {
         } else {
             &mut found.late
         };
-        step.push(Write::Plan(link.to_string(), Box::new(spec.clone())));
+        step.push(write(link, spec));
     }
     found
+}
+
+fn write(link: &LinkName, spec: &NetworkPlanSpec) -> Write {
+    Write::Plan(link.to_string(), Box::new(spec.clone()))
 }
 
 /// Peers that changed.
@@ -264,7 +314,10 @@ pub(crate) fn gone(index: &Index, decided: &Decided, about: &About) -> Vec<Write
     };
     match about {
         About::All => {
-            let plans = orphans(&index.plans, index);
+            let plans = index.plans.iter();
+            let plans = plans
+                .filter(|(_, plan)| index.links.get(&plan.spec.link).is_none())
+                .map(|(_, plan)| Write::DeletePlan(plan.clone()));
             let peers = index.peers.iter();
             plans
                 .chain(peers.filter_map(|(name, it)| peer(name, it)))
@@ -277,14 +330,4 @@ pub(crate) fn gone(index: &Index, decided: &Decided, about: &About) -> Vec<Write
                 .collect()
         }
     }
-}
-
-fn orphans<'i>(
-    plans: &'i Table<NetworkPlan>,
-    index: &'i Index,
-) -> impl Iterator<Item = Write> + 'i {
-    let plans = plans.iter();
-    plans
-        .filter(|(_, plan)| index.links.get(&plan.spec.link).is_none())
-        .map(|(_, plan)| Write::DeletePlan(plan.clone()))
 }

@@ -347,6 +347,63 @@ fn among_a_thousand_nodes_a_join_writes_what_is_its_own_and_a_second_pass_nothin
 }
 
 #[test]
+fn a_join_is_followed_by_what_changed_also_when_its_site_needs_a_new_chunk() {
+    let mut bench = Bench::new();
+    for number in 0..40_u8 {
+        bench.node(&format!("n{number}"), "oslo", 10 + number);
+        bench.pass();
+        assert_eq!(bench.pass().1, 0, "after {number}");
+    }
+    let before = bench.revision("acme");
+    let mut whole = 0;
+    for number in 40..120_u8 {
+        bench.node(&format!("n{number}"), "oslo", 10 + number);
+        let news = bench.index.follow(&mut bench.keeper.index, Scope::All);
+        let (about, steps) = bench.keeper.decide(&news, &mut OsRng);
+        whole += usize::from(about == About::All);
+        for write in steps.urgent.into_iter().flatten() {
+            bench.store(write);
+        }
+    }
+    assert_eq!(whole, 0);
+    assert!(bench.revision("acme") > before, "no chunk was cut");
+    assert_eq!(bench.peers().len(), 123);
+}
+
+#[test]
+fn what_was_left_for_later_gives_way_to_what_touches_a_node_and_is_never_written_when_it_is_old() {
+    let mut bench = Bench::new();
+    for number in 0..40_u8 {
+        bench.node(&format!("n{number}"), "oslo", 10 + number);
+    }
+    let decide = |bench: &mut Bench| {
+        let news = bench.index.follow(&mut bench.keeper.index, Scope::All);
+        let (_, steps) = bench.keeper.decide(&news, &mut OsRng);
+        for write in steps.urgent.into_iter().flatten() {
+            bench.store(write);
+        }
+    };
+    decide(&mut bench);
+    assert!(bench.peers().is_empty() && bench.keeper.late.len() == 43);
+    let gone = Node::clone(bench.index.nodes.get("n7").unwrap());
+    bench.index.delete(&gone);
+    bench.node("n8", "oslo", 99);
+    bench.node("late", "oslo", 98);
+    decide(&mut bench);
+    assert_eq!(bench.peers(), ["shop.late", "shop.n8"]);
+    for write in std::mem::take(&mut bench.keeper.late) {
+        bench.store(write);
+    }
+    assert!(!bench.peers().contains(&"shop.n7"));
+    assert_eq!(bench.peers().len(), 43);
+    let endpoints = &bench.index.peers.get("shop.n8").unwrap().spec;
+    assert_eq!(endpoints.accepted_endpoints[0].address, "192.0.2.99");
+    assert_eq!(bench.pass().1, 0);
+    bench.restart("lineage1");
+    assert_eq!(bench.pass().1, 0, "a whole pass finds nothing else");
+}
+
+#[test]
 fn a_node_waits_with_its_taint_until_its_agent_carries_a_plan_and_keeps_other_taints() {
     let mut bench = Bench::new();
     let mut node = Node::clone(bench.index.nodes.get("b1").unwrap());
@@ -468,7 +525,7 @@ fn a_cluster_that_moves_to_another_link_gets_a_plan_above_the_one_it_carries_and
     bench.link("acme", "10.64.0.0/10", &["depot"]);
     bench.link("zeta", "10.200.0.0/16", &["shop"]);
     let decided = bench.decide();
-    let found = plans(&bench.index, &decided);
+    let found = plans(&bench.index, &decided, &About::All);
     let steps = [found.gaining, found.awaited, found.late].map(|step| {
         let names = step.into_iter().map(|write| match write {
             Write::Plan(name, _) => name,

@@ -6,11 +6,10 @@ use crate::decided::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
-use tieline_core::cidr::PrefixSet;
-use tieline_core::ids::{ClusterName, NodeId, SiteName};
-use tieline_core::ledger::{LedgerName, Owner, State, Use};
+use tieline_core::ids::ClusterName;
+use tieline_core::ledger::LedgerName;
 use tieline_core::plan::listed;
-use tieline_crds::cluster::{Granted, NodeCount, SiteGrant};
+use tieline_crds::cluster::NodeCount;
 use tieline_crds::{Cluster, ClusterStatus};
 
 pub(super) fn status(object: &Cluster, from: &Judged<'_>, now: Timestamp) -> ClusterStatus {
@@ -29,11 +28,8 @@ pub(super) fn status(object: &Cluster, from: &Judged<'_>, now: Timestamp) -> Clu
     let entries = cluster
         .and_then(|it| members.not_ready(it))
         .unwrap_or(&none);
-    let nobody = BTreeSet::new();
-    let planned = cluster
-        .and_then(|it| members.planned(it))
-        .unwrap_or(&nobody);
-    let part = planned.len();
+    let planned = cluster.and_then(|it| members.planned(it));
+    let part = planned.map_or(0, BTreeSet::len);
     let ready_nodes = part.saturating_sub(entries.len());
     let accepted = accepted("Cluster", &name, decided);
     let used = decided.uses.uses_cluster(&name);
@@ -87,7 +83,7 @@ pub(super) fn status(object: &Cluster, from: &Judged<'_>, now: Timestamp) -> Clu
             seen.unwrap_or_default().max(it.spec.revision)
         }),
         observed_generation: object.metadata.generation,
-        granted: cluster.and_then(|cluster| granted(cluster, planned, decided)),
+        granted: cluster.and_then(|cluster| members.granted(cluster)),
         nodes: Some(NodeCount {
             total: count(nodes),
             ready: count(ready_nodes),
@@ -115,63 +111,4 @@ fn waiting(decided: &Decided, cluster: &str, out: usize, total: usize) -> String
         "{out} of {total} nodes do not take part yet{}{why}",
         if why.is_empty() { "" } else { ": " }
     )
-}
-
-fn granted(
-    cluster: &ClusterName,
-    planned: &BTreeSet<NodeId>,
-    decided: &Decided,
-) -> Option<Granted> {
-    let hub = decided.proposal().ledgers.get(&LedgerName::Hub)?;
-    let pod_cidrs: PrefixSet = hub
-        .held(&Owner::Cluster(cluster.clone()), Use::Pod)
-        .collect();
-    let mut by_site: BTreeMap<SiteName, PrefixSet> = BTreeMap::new();
-    if let Some(ledger) = decided
-        .proposal()
-        .ledgers
-        .get(&LedgerName::Cluster(cluster.clone()))
-    {
-        for grant in ledger
-            .grants
-            .iter()
-            .filter(|it| it.used_for == Use::Pod && it.state != State::Released)
-        {
-            if let Owner::Site(site) = &grant.owner {
-                by_site
-                    .entry(site.clone())
-                    .or_default()
-                    .insert(grant.prefix);
-            }
-        }
-    }
-    // Imported ranges lie in no site's chunk.
-    for node in planned
-        .iter()
-        .filter_map(|id| decided.proposal().nodes.get(id))
-    {
-        let site = by_site.entry(node.site.clone()).or_default();
-        for prefix in &node.pod_cidrs {
-            if !site.contains(*prefix) {
-                site.insert(*prefix);
-            }
-        }
-    }
-    let texts = |set: &PrefixSet, most: usize| {
-        set.iter()
-            .take(most)
-            .map(|prefix| prefix.to_string())
-            .collect()
-    };
-    Some(Granted {
-        pod_cidrs: texts(&pod_cidrs, 64),
-        by_site: by_site
-            .iter()
-            .take(1024)
-            .map(|(site, set)| SiteGrant {
-                site: site.to_string(),
-                pod_cidrs: texts(set, 256),
-            })
-            .collect(),
-    })
 }

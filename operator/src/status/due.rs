@@ -69,6 +69,7 @@ impl Due {
         decided: &Decided,
         touched: &Touched,
     ) {
+        members.follow_ledgers(&touched.ledgers, decided);
         let mut links: BTreeSet<&LinkName> = touched.links.iter().collect();
         let mut concerned = Vec::new();
         for id in &touched.nodes {

@@ -1,13 +1,17 @@
 //! Which members are ready, and why the others are not. Sums are kept, and follow the nodes that changed.
 
 use super::entries::Entries;
+use super::ranges::{self, SiteRanges};
 use crate::decided::Decided;
 use crate::index::Index;
 use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::cidr::{Prefix, PrefixSet};
 use tieline_core::fleet::Link;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName, SiteName, VpnName};
+use tieline_core::ledger::LedgerName;
 use tieline_core::plan::listed;
 use tieline_crds::Peer;
+use tieline_crds::cluster::Granted;
 use tieline_crds::cluster_link::{NotReady, PathCount};
 use tieline_crds::peer::{PeerPaths, VpnSessions};
 
@@ -19,6 +23,9 @@ pub struct Members {
     clusters: BTreeMap<ClusterName, OfCluster>,
     sessions: BTreeMap<VpnName, Sum>,
     gateways: BTreeMap<SiteName, BTreeMap<NodeId, GatewayState>>,
+    ranges: BTreeMap<ClusterName, SiteRanges>,
+    /// Every cluster's blocks, once there is a hub's ledger.
+    blocks: Option<BTreeMap<ClusterName, PrefixSet>>,
 }
 
 /// What one node adds to the sums.
@@ -31,6 +38,8 @@ struct JudgedNode {
 #[derive(Debug, Clone, PartialEq)]
 struct PlannedNode {
     link: LinkName,
+    site: SiteName,
+    pods: Vec<Prefix>,
     carries: bool,
     paths: Option<PeerPaths>,
     sessions: Vec<(VpnName, PathCount)>,
@@ -111,6 +120,7 @@ impl Members {
     #[must_use]
     pub fn judge(index: &Index, decided: &Decided) -> Self {
         let mut members = Self::default();
+        members.follow_ledgers(decided.proposal().ledgers.keys(), decided);
         let planned = decided.proposal().nodes.keys();
         let all: BTreeSet<&NodeId> = decided.world.fleet.nodes.keys().chain(planned).collect();
         for id in all {
@@ -141,11 +151,39 @@ impl Members {
         concerned
     }
 
+    /// Reads ledgers again that have changed.
+    pub(super) fn follow_ledgers<'l>(
+        &mut self,
+        names: impl IntoIterator<Item = &'l LedgerName>,
+        decided: &Decided,
+    ) {
+        for name in names {
+            let LedgerName::Cluster(cluster) = name else {
+                self.blocks = ranges::blocks(decided);
+                continue;
+            };
+            let chunks = ranges::chunks(cluster, decided);
+            let held = self.ranges.get(cluster);
+            if held.is_some_and(|held| *held.chunks() == chunks) {
+                continue;
+            }
+            let mut fresh = SiteRanges::new(chunks);
+            let of_cluster = self.clusters.get(cluster);
+            let planned = of_cluster.into_iter().flat_map(|it| &it.planned);
+            for node in planned.filter_map(|id| self.nodes.get(id)?.planned.as_ref()) {
+                fresh.add(&node.site, &node.pods);
+            }
+            self.ranges.insert(cluster.clone(), fresh);
+        }
+    }
+
     fn add(&mut self, id: &NodeId, node: &JudgedNode) {
         let of_cluster = self.clusters.entry(id.cluster.clone()).or_default();
         of_cluster.known += usize::from(node.is_known);
         let Some(planned) = &node.planned else { return };
         of_cluster.planned.insert(id.clone());
+        let ranges = self.ranges.entry(id.cluster.clone()).or_default();
+        ranges.add(&planned.site, &planned.pods);
         if let Some(entry) = &planned.entry {
             let name = id.node.to_string();
             of_cluster.not_ready.insert(name, entry.clone());
@@ -170,6 +208,8 @@ impl Members {
         of_cluster.known -= usize::from(node.is_known);
         let Some(planned) = node.planned else { return };
         of_cluster.planned.remove(id);
+        let ranges = self.ranges.entry(id.cluster.clone()).or_default();
+        ranges.take(&planned.site, &planned.pods);
         of_cluster.not_ready.remove(id.node.as_str());
         let of_link = self.links.entry(planned.link).or_default();
         of_link.planned -= 1;
@@ -269,6 +309,14 @@ impl Members {
         self.clusters.get(cluster).map_or(0, |it| it.known)
     }
 
+    /// The ranges of a cluster and of its sites, once there is a hub's ledger.
+    pub(super) fn granted(&self, cluster: &ClusterName) -> Option<Granted> {
+        let blocks = self.blocks.as_ref()?;
+        let none = (PrefixSet::new(), SiteRanges::default());
+        let ranges = self.ranges.get(cluster).unwrap_or(&none.1);
+        Some(ranges.told(blocks.get(cluster).unwrap_or(&none.0)))
+    }
+
     /// Nodes that carry a link's plan, and all planned ones.
     pub(super) fn applied(&self, link: &LinkName) -> (u32, u32) {
         let of_link = self.links.get(link);
@@ -341,6 +389,8 @@ fn judge(id: &NodeId, index: &Index, decided: &Decided) -> Option<PlannedNode> {
     });
     Some(PlannedNode {
         link: node.link.clone(),
+        site: node.site.clone(),
+        pods: node.pod_cidrs.clone(),
         carries: applied_revision(peer) >= revision && revision > 0,
         paths,
         sessions: sessions.iter().filter_map(own).collect(),

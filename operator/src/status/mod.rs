@@ -10,6 +10,7 @@ mod events;
 mod ledger;
 mod link;
 mod members;
+mod ranges;
 mod site;
 mod vpn;
 
