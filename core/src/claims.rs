@@ -6,7 +6,7 @@
 
 use crate::cidr::{Prefix, PrefixSet};
 use crate::host::{DeviceKind, DeviceName};
-use crate::ids::PeerName;
+use crate::ids::{NodeId, PeerName};
 use crate::keys::PublicKey;
 use crate::network_plan::{Class, NetworkPlan};
 use crate::peer::{AcceptedPeer, AcceptedPeers, Claim, Endpoint, EndpointHost};
@@ -49,42 +49,133 @@ pub fn accept(
     before: &AcceptedPeers,
     claims: &BTreeMap<PeerName, Claim>,
 ) -> Accepted {
-    let planned = planned_ranges(proposal.plans.values());
-    let mut keys = KeyRegister::of(before, proposal);
+    accept_all(proposal, before, claims).0
+}
+
+/// [`accept`], and the judge that goes on from there with one peer at a time.
+#[must_use]
+pub fn accept_all(
+    proposal: &Proposal,
+    before: &AcceptedPeers,
+    claims: &BTreeMap<PeerName, Claim>,
+) -> (Accepted, Judge) {
+    let mut judge = Judge {
+        planned: planned_ranges(proposal.plans.values()),
+        keys: KeyRegister::default(),
+    };
     let mut accepted = Accepted::default();
-    let mut nodes: Vec<_> = proposal.nodes.iter().collect();
-    nodes.sort_unstable_by(|(_, a), (_, b)| a.peer.cmp(&b.peer));
-    for (id, node) in nodes {
-        let old = before.get(&node.peer);
-        let claim = claims.get(&node.peer);
-        let mut refused = Vec::new();
-        let mut peer = AcceptedPeer {
-            node: id.node.clone(),
-            cluster: id.cluster.clone(),
-            site: node.site.clone(),
-            segment: node.segment.clone(),
-            pod_cidrs: node.pod_cidrs.clone(),
-            mesh_addresses: node.mesh_addresses.clone(),
-            gateway_rank: node.gateway_rank,
-            keys: keys.accept(&node.peer, old, claim, &mut refused),
-            endpoints: endpoints(node, old, claim, &planned, &mut refused),
-            sealed: old.map(|old| old.sealed.clone()).unwrap_or_default(),
-            plan_revision: old.map_or(0, |old| old.plan_revision),
-        };
-        if old != Some(&peer) {
-            peer.plan_revision = proposal
-                .plans
-                .get(&node.link)
-                .map_or(0, |plan| plan.revision);
-        }
-        if !refused.is_empty() {
-            refused.sort_unstable();
-            refused.dedup();
-            accepted.refused.insert(node.peer.clone(), refused);
-        }
-        accepted.peers.insert(node.peer.clone(), peer);
+    let nodes: BTreeMap<&PeerName, &NodeId> = proposal
+        .nodes
+        .iter()
+        .map(|(id, node)| (&node.peer, id))
+        .collect();
+    judge.accept(&mut accepted, &nodes, proposal, before, claims);
+    (accepted, judge)
+}
+
+/// Who holds which key, and where no endpoint may lie: what a claim is judged by beside itself.
+#[derive(Debug, Clone, Default)]
+pub struct Judge {
+    planned: PrefixSet,
+    keys: KeyRegister,
+}
+
+impl Judge {
+    /// Goes on with other plans. Returns whether an endpoint of any peer may have become good or bad by that.
+    pub fn replan<'p>(&mut self, plans: impl Iterator<Item = &'p NetworkPlan>) -> bool {
+        let planned = planned_ranges(plans);
+        let changed = planned != self.planned;
+        self.planned = planned;
+        changed
     }
-    accepted
+
+    /// Judges again the peers of these nodes, whose plan, claim or accepted form has changed, and all whose refused key may have
+    /// become free by that; what is not planned any more is taken out. Returns the peers that were judged.
+    pub fn accept_again(
+        &mut self,
+        accepted: &mut Accepted,
+        nodes: &BTreeMap<PeerName, NodeId>,
+        proposal: &Proposal,
+        before: &AcceptedPeers,
+        claims: &BTreeMap<PeerName, Claim>,
+    ) -> BTreeSet<PeerName> {
+        let mut judged = BTreeSet::new();
+        let mut turn: BTreeMap<&PeerName, &NodeId> = nodes.iter().collect();
+        let waiting: BTreeMap<PeerName, NodeId> = accepted
+            .refused
+            .keys()
+            .filter_map(|name| {
+                let peer = accepted.peers.get(name)?;
+                let (cluster, node) = (peer.cluster.clone(), peer.node.clone());
+                Some((name.clone(), NodeId { cluster, node }))
+            })
+            .collect();
+        while !turn.is_empty() {
+            let held: Vec<PublicKey> = turn.keys().flat_map(|name| self.keys.of(name)).collect();
+            for name in turn.keys() {
+                self.keys.forget(name);
+                accepted.peers.remove(*name);
+                accepted.refused.remove(*name);
+            }
+            self.accept(accepted, &turn, proposal, before, claims);
+            judged.extend(turn.keys().map(|name| (*name).clone()));
+            // Ends: each turn judges peers that were not judged before.
+            let freed = held.iter().any(|key| self.keys.is_free(key));
+            turn = waiting
+                .iter()
+                .filter(|(name, _)| freed && !judged.contains(*name))
+                .collect();
+        }
+        judged
+    }
+
+    /// Judges peers in order of their names. Whatever is held already goes before what is only claimed.
+    fn accept(
+        &mut self,
+        accepted: &mut Accepted,
+        nodes: &BTreeMap<&PeerName, &NodeId>,
+        proposal: &Proposal,
+        before: &AcceptedPeers,
+        claims: &BTreeMap<PeerName, Claim>,
+    ) {
+        let planned = || {
+            nodes
+                .iter()
+                .filter_map(|(name, id)| Some((*name, *id, proposal.nodes.get(*id)?)))
+        };
+        for (name, _, _) in planned() {
+            self.keys.hold(name, before.get(name));
+        }
+        for (name, id, node) in planned() {
+            let (old, claim) = (before.get(name), claims.get(name));
+            let mut refused = Vec::new();
+            let mut peer = AcceptedPeer {
+                node: id.node.clone(),
+                cluster: id.cluster.clone(),
+                site: node.site.clone(),
+                segment: node.segment.clone(),
+                pod_cidrs: node.pod_cidrs.clone(),
+                mesh_addresses: node.mesh_addresses.clone(),
+                gateway_rank: node.gateway_rank,
+                keys: self.keys.accept(name, old, claim, &mut refused),
+                endpoints: endpoints(node, old, claim, &self.planned, &mut refused),
+                sealed: old.map(|old| old.sealed.clone()).unwrap_or_default(),
+                plan_revision: old.map_or(0, |old| old.plan_revision),
+            };
+            if old != Some(&peer) {
+                peer.plan_revision = proposal
+                    .plans
+                    .get(&node.link)
+                    .map_or(0, |plan| plan.revision);
+            }
+            if !refused.is_empty() {
+                refused.sort_unstable();
+                refused.dedup();
+                accepted.refused.insert(name.clone(), refused);
+            }
+            accepted.peers.insert(name.clone(), peer);
+        }
+    }
 }
 
 /// Ranges in which no endpoint may lie: encrypted packets to it would be routed into the mesh.
@@ -107,22 +198,40 @@ fn planned_ranges<'p>(plans: impl Iterator<Item = &'p NetworkPlan>) -> PrefixSet
 }
 
 /// Who holds which key.
-struct KeyRegister(BTreeMap<PublicKey, (PeerName, DeviceName)>);
+#[derive(Debug, Clone, Default)]
+struct KeyRegister {
+    holders: BTreeMap<PublicKey, (PeerName, DeviceName)>,
+    keys: BTreeMap<PeerName, BTreeSet<PublicKey>>,
+}
 
 impl KeyRegister {
-    /// What is accepted already, of peers that are still planned.
-    fn of(before: &AcceptedPeers, proposal: &Proposal) -> Self {
-        let planned: BTreeSet<&PeerName> = proposal.nodes.values().map(|node| &node.peer).collect();
-        let mut register = Self(BTreeMap::new());
-        for (name, peer) in before.iter().filter(|(name, _)| planned.contains(name)) {
-            for (device, key) in &peer.keys {
-                register
-                    .0
-                    .entry(*key)
-                    .or_insert_with(|| (name.clone(), *device));
+    /// What is accepted already of a peer that is planned. The first holder keeps.
+    fn hold(&mut self, name: &PeerName, peer: Option<&AcceptedPeer>) {
+        for (device, key) in peer.iter().flat_map(|peer| &peer.keys) {
+            if !self.holders.contains_key(key) {
+                self.put(name, *device, *key);
             }
         }
-        register
+    }
+
+    fn put(&mut self, name: &PeerName, device: DeviceName, key: PublicKey) {
+        self.holders.insert(key, (name.clone(), device));
+        self.keys.entry(name.clone()).or_default().insert(key);
+    }
+
+    /// All keys that a peer holds.
+    fn of(&self, name: &PeerName) -> impl Iterator<Item = PublicKey> + '_ {
+        self.keys.get(name).into_iter().flatten().copied()
+    }
+
+    fn is_free(&self, key: &PublicKey) -> bool {
+        !self.holders.contains_key(key)
+    }
+
+    fn forget(&mut self, name: &PeerName) {
+        for key in self.keys.remove(name).unwrap_or_default() {
+            self.holders.remove(&key);
+        }
     }
 
     /// The keys of one peer: claimed ones where they are good, else what was accepted before.
@@ -155,7 +264,7 @@ impl KeyRegister {
             .iter()
             .filter(|(device, _)| device.kind != DeviceKind::Vpn);
         for (device, key) in own {
-            match self.0.get(key) {
+            match self.holders.get(key) {
                 Some((owner, held)) if owner != name || held != device => {
                     refused.push(Refusal {
                         reason: "DuplicateKey".to_owned(),
@@ -165,7 +274,7 @@ impl KeyRegister {
                     });
                 }
                 _ => {
-                    self.0.insert(*key, (name.clone(), *device));
+                    self.put(name, *device, *key);
                     keys.insert(*device, *key);
                 }
             }

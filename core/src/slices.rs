@@ -151,7 +151,7 @@ pub struct Head {
 }
 
 /// The slices that a head names, read together.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slices {
     all: Vec<Arc<Slice>>,
     /// Which slice, and which grant of it, in order of grant.
@@ -186,7 +186,7 @@ impl Slices {
 }
 
 /// A ledger as it is stored.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The head.
     pub head: Head,

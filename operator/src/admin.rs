@@ -49,7 +49,7 @@ pub async fn serve(
 
 /// Ready when every kind has been listed.
 async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
-    let missing = shared.store.snapshot().missing();
+    let missing = shared.store.missing();
     if missing.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {

@@ -5,6 +5,9 @@
 //! could depend on? Own writes are put in at once ([`Index::apply`] with the API server's answer), so that the next
 //! decision sees them before the watch brings them back; the echo is then no change and wakes nobody.
 //!
+//! Each table also keeps a journal of what changed in it, so that a decider can follow with a copy of its own ([`Index::follow`])
+//! at the cost of what changed. Objects are shared between the two.
+//!
 //! Objects of the same identity are ordered by resourceVersion, which the API server makes a growing number. After an
 //! outage the version may have gone back with a restored store, so [`Index::reset`] takes what was listed as it is.
 
@@ -20,7 +23,7 @@ use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site,
 /// How many deletions a table remembers, to know a late answer to an own write for what it is.
 const TOMBSTONES: usize = 1024;
 
-/// All tables. Cloning is cheap: objects are shared.
+/// All tables.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     /// ClusterLinks by name.
@@ -74,12 +77,63 @@ impl Index {
 
     /// Puts an object in, unless a newer version is there or it was deleted since. Returns whether a decision could change.
     pub fn apply<K: Indexed>(&mut self, object: K) -> bool {
-        K::table(self).apply(object.reduced())
+        K::table(self).apply(object.reduced(), Origin::Others)
+    }
+
+    /// Puts in what the API server answered to an own write.
+    pub fn apply_own<K: Indexed>(&mut self, object: K) {
+        K::table(self).apply(object.reduced(), Origin::Own);
     }
 
     /// Takes an object out. Returns whether it was there.
     pub fn delete<K: Indexed>(&mut self, object: &K) -> bool {
-        K::table(self).delete(object)
+        K::table(self).delete(object, Origin::Others)
+    }
+
+    /// Takes out what an own request deleted.
+    pub fn delete_own<K: Indexed>(&mut self, object: &K) {
+        K::table(self).delete(object, Origin::Own);
+    }
+
+    /// Brings `view` up to this index in the tables of `scope`, and says what changed there since it was asked last. `view` began
+    /// empty and has changed by this alone.
+    pub fn follow(&mut self, view: &mut Self, scope: Scope) -> News {
+        let mut news = News {
+            peers: self.peers.follow(&mut view.peers),
+            nodes: self.nodes.follow(&mut view.nodes),
+            ledgers: self.ledgers.follow(&mut view.ledgers),
+            plans: self.plans.follow(&mut view.plans),
+            ..News::default()
+        };
+        if scope == Scope::All {
+            news.links = self.links.follow(&mut view.links);
+            news.clusters = self.clusters.follow(&mut view.clusters);
+            news.sites = self.sites.follow(&mut view.sites);
+            news.vpns = self.vpns.follow(&mut view.vpns);
+            news.services = self.services.follow(&mut view.services);
+            news.secrets = self.secrets.follow(&mut view.secrets);
+        }
+        news
+    }
+
+    /// Whether somebody else's change of a Node or a Peer waits.
+    #[must_use]
+    pub fn has_news_of_nodes(&self) -> bool {
+        let others = |origins: &BTreeMap<String, Origin>| {
+            origins.values().any(|origin| *origin == Origin::Others)
+        };
+        others(&self.nodes.journal) || others(&self.peers.journal)
+    }
+
+    /// Whether something waits in a table that [`Scope::Nodes`] leaves out.
+    #[must_use]
+    pub fn has_news_of_users(&self) -> bool {
+        !(self.links.journal.is_empty()
+            && self.clusters.journal.is_empty()
+            && self.sites.journal.is_empty()
+            && self.vpns.journal.is_empty()
+            && self.services.journal.is_empty()
+            && self.secrets.journal.is_empty())
     }
 
     /// Replaces all objects of a kind by a complete list. Returns whether a decision could change.
@@ -88,12 +142,69 @@ impl Index {
     }
 }
 
+/// Which tables to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// Nodes, Peers and the operator's own records: what a node that joins changes.
+    Nodes,
+}
+
+/// Who changed an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This process, by a request that was answered.
+    Own,
+    /// Somebody else, or it cannot be told.
+    Others,
+}
+
+/// What changed in a table since it was asked last.
+#[derive(Debug, Clone)]
+pub struct Change<K> {
+    /// The object's name.
+    pub name: String,
+    /// As it was, if it was there.
+    pub before: Option<Arc<K>>,
+    /// As it is, if it is there.
+    pub now: Option<Arc<K>>,
+    /// Who changed it; several changes are somebody else's if one of them is.
+    pub origin: Origin,
+}
+
+/// What changed in all tables, each in order of name.
+#[derive(Debug, Clone, Default)]
+pub struct News {
+    /// ClusterLinks.
+    pub links: Vec<Change<ClusterLink>>,
+    /// Clusters.
+    pub clusters: Vec<Change<Cluster>>,
+    /// Sites.
+    pub sites: Vec<Change<Site>>,
+    /// VpnAttachments.
+    pub vpns: Vec<Change<VpnAttachment>>,
+    /// AddressLedgers.
+    pub ledgers: Vec<Change<AddressLedger>>,
+    /// NetworkPlans.
+    pub plans: Vec<Change<NetworkPlan>>,
+    /// Peers.
+    pub peers: Vec<Change<Peer>>,
+    /// Nodes.
+    pub nodes: Vec<Change<Node>>,
+    /// ServiceCIDRs.
+    pub services: Vec<Change<ServiceCIDR>>,
+    /// Secrets.
+    pub secrets: Vec<Change<Secret>>,
+}
+
 /// The objects of one kind by name.
 #[derive(Debug, Clone)]
 pub struct Table<K> {
     objects: BTreeMap<String, Arc<K>>,
     deleted: BTreeMap<String, u64>,
     listed: bool,
+    journal: BTreeMap<String, Origin>,
 }
 
 impl<K> Default for Table<K> {
@@ -102,6 +213,7 @@ impl<K> Default for Table<K> {
             objects: BTreeMap::new(),
             deleted: BTreeMap::new(),
             listed: false,
+            journal: BTreeMap::new(),
         }
     }
 }
@@ -134,7 +246,7 @@ impl<K> Table<K> {
 }
 
 impl<K: Indexed> Table<K> {
-    fn apply(&mut self, object: K) -> bool {
+    fn apply(&mut self, mut object: K, origin: Origin) -> bool {
         let name = object.name_any();
         let version = version(&object);
         if let (Some(deleted), Some(version)) = (self.deleted.get(&name), version) {
@@ -145,14 +257,15 @@ impl<K: Indexed> Table<K> {
         }
         let changed = match self.objects.get(&name) {
             Some(held) if is_older(&object, held) => return false,
-            Some(held) => differs(held.as_ref(), &object),
+            Some(held) => origin == Origin::Own || differs(held.as_ref(), &mut object),
             None => true,
         };
+        self.note(&name, origin);
         self.objects.insert(name, Arc::new(object));
         changed
     }
 
-    fn delete(&mut self, object: &K) -> bool {
+    fn delete(&mut self, object: &K, origin: Origin) -> bool {
         let name = object.name_any();
         if let Some(held) = self.objects.get(&name)
             && is_older(object, held)
@@ -167,24 +280,62 @@ impl<K: Indexed> Table<K> {
         if let Some(version) = version(object) {
             self.deleted.insert(name.clone(), version);
         }
-        self.objects.remove(&name).is_some()
+        let was_there = self.objects.remove(&name).is_some();
+        if was_there {
+            self.note(&name, origin);
+        }
+        was_there
     }
 
     fn reset(&mut self, objects: Vec<K>) -> bool {
         let first = !std::mem::replace(&mut self.listed, true);
         self.deleted.clear();
-        let fresh: BTreeMap<String, Arc<K>> = objects
-            .into_iter()
-            .map(|object| (object.name_any(), Arc::new(object)))
-            .collect();
-        let same = fresh.len() == self.objects.len()
-            && fresh.iter().all(|(name, object)| {
-                self.objects
-                    .get(name)
-                    .is_some_and(|held| !differs(held.as_ref(), object.as_ref()))
-            });
-        self.objects = fresh;
+        let held = std::mem::take(&mut self.objects);
+        let mut same = true;
+        for mut object in objects {
+            let name = object.name_any();
+            let before = held.get(&name);
+            let differs = before.is_none_or(|it| differs(it.as_ref(), &mut object));
+            if differs || before.is_none_or(|it| version(it.as_ref()) != version(&object)) {
+                self.journal.insert(name.clone(), Origin::Others);
+            }
+            same &= !differs;
+            self.objects.insert(name, Arc::new(object));
+        }
+        for name in held.into_keys() {
+            if !self.objects.contains_key(&name) {
+                self.journal.insert(name, Origin::Others);
+                same = false;
+            }
+        }
         first || !same
+    }
+
+    fn note(&mut self, name: &str, origin: Origin) {
+        match self.journal.get_mut(name) {
+            Some(Origin::Others) => {}
+            Some(held) => *held = origin,
+            None => drop(self.journal.insert(name.to_owned(), origin)),
+        }
+    }
+
+    fn follow(&mut self, view: &mut Self) -> Vec<Change<K>> {
+        view.listed = self.listed;
+        let journal = std::mem::take(&mut self.journal);
+        let changes = journal.into_iter().map(|(name, origin)| {
+            let now = self.objects.get(&name).cloned();
+            let before = match &now {
+                Some(object) => view.objects.insert(name.clone(), object.clone()),
+                None => view.objects.remove(&name),
+            };
+            Change {
+                name,
+                before,
+                now,
+                origin,
+            }
+        });
+        changes.collect()
     }
 }
 
@@ -316,16 +467,15 @@ fn is_older<K: Resource>(object: &K, held: &K) -> bool {
 }
 
 /// Whether two versions differ in more than the version.
-fn differs<K: Indexed>(held: &K, object: &K) -> bool {
-    if held.meta().resource_version == object.meta().resource_version {
-        return held != object;
-    }
-    let mut object = object.clone();
-    object
-        .meta_mut()
-        .resource_version
-        .clone_from(&held.meta().resource_version);
-    *held != object
+fn differs<K: Indexed>(held: &K, object: &mut K) -> bool {
+    // Swapped for the comparison, because copying a large object costs more than comparing it.
+    let version = std::mem::replace(
+        &mut object.meta_mut().resource_version,
+        held.meta().resource_version.clone(),
+    );
+    let differs = held != object;
+    object.meta_mut().resource_version = version;
+    differs
 }
 
 #[cfg(test)]

@@ -1,63 +1,67 @@
 //! The status lane: statuses, labels and Events are written beside the reconcile, because nothing in the mesh waits for
-//! them. The latest decision wins; in between, the lane rests a little, so that a burst of joins is one status.
+//! them. It asks for work when it is idle, and rests a little before: so a burst of joins is one status, judged last.
 
-use crate::reconcile::Decided;
-use crate::status::{Changes, Happening, changes, happenings};
-use crate::store::Store;
+use crate::status::{Changes, Happening, happenings};
 use crate::watch::chain;
 use crate::write::{WriteError, Writer};
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::events::{Event, EventType, Recorder};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
-/// Rest between two passes.
+/// Rest between two rounds.
 const REST: Duration = Duration::from_millis(200);
 /// Longest wait until a write that failed is tried again.
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// How many requests run at once.
 const PARALLEL: usize = 4;
 
-/// Writes statuses for each decision until the sender is dropped. A write that failed asks for another decision, later each
-/// time that it fails again.
+/// What the lane says to whoever decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// It takes another round.
+    Idle,
+    /// Something that it should have written is not there: every status has to be judged again.
+    Again,
+}
+
+/// Statuses and labels to write, and Events to tell.
+pub type Round = (Changes, Vec<Happening>);
+
+/// Writes one round after the other until the sender is dropped. A write that failed asks for all statuses again, later each time
+/// that it fails again.
 pub async fn run(
-    store: Arc<Store>,
     writer: Writer,
     recorder: Recorder,
-    mut decisions: watch::Receiver<Option<Arc<Decided>>>,
-    mut happened: tokio::sync::mpsc::UnboundedReceiver<Happening>,
+    mut rounds: UnboundedReceiver<Round>,
+    words: UnboundedSender<Word>,
 ) {
+    // Whoever decides hears no word any more only after the rounds have ended.
+    let say = |word| {
+        let _ = words.send(word);
+    };
     let mut retry = Retry::default();
+    say(Word::Idle);
     loop {
-        tokio::select! {
-            changed = decisions.changed() => if changed.is_err() { break },
-            // Level-triggered: the next decision sees what is there.
+        let round = tokio::select! {
+            round = rounds.recv() => round,
+            // Level-triggered: what is judged again sees what is there.
             () = retry.due() => {
-                store.ring();
+                say(Word::Again);
                 continue;
             }
-        }
-        let decided = decisions.borrow_and_update().clone();
-        let Some(decided) = decided else { continue };
-        if !writer.leads() {
-            continue;
-        }
-        let wanted = changes(&store.snapshot(), &decided, Timestamp::now());
+        };
+        let Some((wanted, done)) = round else { break };
         let mut events = happenings(&wanted);
         let failed = write(&writer, wanted).await;
         events.retain(|event| {
             !failed.contains_key(event.regarding.uid.as_deref().unwrap_or_default())
         });
-        while let Ok(event) = happened.try_recv() {
-            events.push(event);
-        }
-        for event in events {
+        for event in events.into_iter().chain(done) {
             publish(&recorder, event).await;
         }
         for error in failed.values() {
@@ -73,10 +77,11 @@ pub async fn run(
             .any(|error| !matches!(error, WriteError::NotLeading));
         retry.note(again, Instant::now());
         tokio::time::sleep(REST).await;
+        say(Word::Idle);
     }
 }
 
-/// When another decision is asked for.
+/// When all statuses are asked for again.
 #[derive(Debug, Default)]
 struct Retry {
     at: Option<Instant>,
@@ -84,9 +89,9 @@ struct Retry {
 }
 
 impl Retry {
-    /// Notes how a pass went: a failure is tried again after a pause that doubles each time.
+    /// Notes how a round went: a failure is tried again after a pause that doubles each time.
     fn note(&mut self, failed: bool, now: Instant) {
-        if !failed {
+        if !failed && self.at.is_none() {
             *self = Self::default();
         } else if self.at.is_none() {
             self.pause = (self.pause * 2).clamp(REST, LONGEST_RETRY);

@@ -13,14 +13,15 @@
 
 mod limit;
 
-pub use limit::{LEDGER_FULL, restrict};
+pub use limit::{LEDGER_FULL, is_nearly_full, restrict};
 
+use crate::decided::Decided;
 use crate::index::Index;
-use crate::reconcile::Decided;
 use crate::restore;
+use crate::steps::About;
 use crate::write::Write;
 use kube::ResourceExt;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tieline_core::ledger::LedgerName;
 use tieline_core::slices::Stored;
 use tieline_crds::address_ledger::SLICE_COUNT;
@@ -28,42 +29,57 @@ use tieline_crds::convert;
 
 /// What has to be written of the ledgers.
 #[derive(Debug, Default)]
-pub struct Steps {
+pub struct Ledgers {
     /// One after the other; each holds independent writes. The hub's slices and head, the clusters' slices and heads.
-    pub steps: [Vec<Write>; 4],
+    pub steps: Vec<Vec<Write>>,
+    /// Slices that no head names any more, to go once all steps are done: that their head could be replaced proves that what
+    /// this process read is what there is.
+    pub superseded: Vec<Write>,
     /// A ledger that has to exist before its slices, so that they are never without a head. The pass ends with it.
     pub begun: Option<String>,
-    /// How the ledgers are stored afterwards.
-    stored: BTreeMap<LedgerName, Stored>,
+    /// How the ledgers that are written are stored afterwards.
+    pub stored: BTreeMap<LedgerName, Stored>,
 }
 
 /// What has to be written so that the decided ledgers are stored.
 #[must_use]
-pub fn steps(index: &Index, decided: &Decided) -> Steps {
-    let mut all = Steps::default();
-    for (name, ledger) in &decided.proposal.ledgers {
+pub fn steps(index: &Index, decided: &Decided, about: &About) -> Ledgers {
+    let mut all = Ledgers {
+        steps: vec![Vec::new(); 4],
+        ..Ledgers::default()
+    };
+    let ledgers = &decided.proposal().ledgers;
+    let concerned: Vec<_> = match about {
+        About::All => ledgers.iter().collect(),
+        About::Only(touched) => {
+            let names = touched.ledgers.iter();
+            names
+                .filter_map(|name| ledgers.get_key_value(name))
+                .collect()
+        }
+    };
+    for (name, ledger) in concerned {
         let held = decided.world.stored.get(name);
         let spent = decided.spent.contains(name);
         // Every change of a ledger raises its revision.
         let changed = held.is_none_or(|held| held.head.revision != ledger.revision);
-        let Some(held) = held.filter(|_| !changed && !spent) else {
-            let before = held.cloned();
-            let before = before.unwrap_or_else(|| Stored::empty(ledger.lineage.clone()));
-            let next = if changed { before.next(ledger) } else { before };
-            all.store(index, name, next, spent);
+        if !changed && !spent {
             continue;
-        };
-        all.stored.insert(name.clone(), held.clone());
+        }
+        let before = held.cloned();
+        let before = before.unwrap_or_else(|| Stored::empty(ledger.lineage.clone()));
+        let next = if changed { before.next(ledger) } else { before };
+        all.store(index, name, next, spent);
     }
     if all.begun.as_deref() == Some("hub") {
         // What the hub grants comes before what splits it, also here.
-        all.steps[2].clear();
-        all.steps[3].clear();
+        all.steps.truncate(2);
     }
+    all.superseded = all.superseded(index);
     all
 }
 
-impl Steps {
+impl Ledgers {
     fn store(&mut self, index: &Index, name: &LedgerName, next: Stored, spent: bool) {
         let level = match name {
             LedgerName::Hub => 0,
@@ -105,30 +121,21 @@ impl Steps {
         self.stored.insert(name.clone(), next);
     }
 
-    /// Slices that no head names any more. They go only after this process has replaced their head, which proves that what it
-    /// read is what there is.
-    #[must_use]
-    pub fn superseded(&self, index: &Index, decided: &Decided) -> Vec<Write> {
-        let named: BTreeSet<String> = self
-            .stored
-            .iter()
-            .flat_map(|(name, it)| it.head.slices.iter().map(move |id| format!("{name}.{id}")))
-            .collect();
+    /// Slices of the ledgers that are written that their heads do not name.
+    fn superseded(&self, index: &Index) -> Vec<Write> {
+        if self.begun.is_some() {
+            return Vec::new();
+        }
         let is_left_over = |name: &str, revision: u64| {
-            let head = name.split_once('.').map(|(head, _)| head);
-            let ledger = head.and_then(LedgerName::parse);
-            let stored = ledger.and_then(|ledger| self.stored.get(&ledger));
-            let replaced = head.is_some_and(|head| {
-                let written = ("AddressLedger", head.to_owned());
-                decided.stored.contains(&written)
-            });
-            replaced
-                && !named.contains(name)
-                && stored.is_some_and(|it| revision <= it.head.revision)
+            let (head, id) = name.split_once('.')?;
+            let stored = self.stored.get(&LedgerName::parse(head)?)?;
+            let mut named = stored.head.slices.iter();
+            let is_named = named.any(|it| it.to_string() == id);
+            (!is_named && revision <= stored.head.revision).then_some(())
         };
         let slices = index.ledgers.iter();
         slices
-            .filter(|(name, slice)| is_left_over(name, slice.spec.revision))
+            .filter(|(name, slice)| is_left_over(name, slice.spec.revision).is_some())
             .map(|(_, slice)| Write::DeleteSlice(slice.clone()))
             .collect()
     }

@@ -1,37 +1,208 @@
-//! The reconcile: one pass over everything, level-triggered. What it decides depends on the index alone, so a pass that was
-//! interrupted is simply made again.
+//! The reconcile: one pass, level-triggered. What it decides depends on the index alone, so a pass that was interrupted is
+//! simply made again.
 //!
 //! ```text
-//!  index ─► world ─► plan ─► check ─► accept ─► ledgers ─► plans, keys ─► Peers, podCIDRs, the rest ─► status lane
-//!           └──────────── pure ────────────┘    compare    server-side apply, without force           people read it;
-//!                                               and swap                                              nobody waits
+//!  news ─► fold ─► plan ─► check ─► accept ─┐
+//!    └► Whole: world, settle, the same ─────┴─► steps: ledgers ─► plans, keys ─► Peers, podCIDRs, the rest ─► status lane
+//!  └────────────────── pure ────────────────────┘      compare    server-side apply, without force             people read it;
+//!                                                      and swap                                                nobody waits
 //! ```
 //!
-//! Ledgers come first: what they do not record is granted to nobody. Plans come before Peers, whose spec names the least
-//! plan revision they go with; an attachment's key is stored before anything is sealed with it.
+//! A pass costs what changed: where only Nodes and Peers did, the world and the decision of the pass before are carried forward.
+//! Everything else, and whatever was not stored, is decided anew as a whole.
 
-use crate::index::Index;
-use crate::ledgers;
-use crate::restore::{self, Disagreement, Frozen, Seen};
+use crate::decided::{Decided, Refused};
+use crate::fold::{Whole, fold};
+use crate::index::{Index, News, Scope};
+use crate::restore::Seen;
+use crate::status::{Changes, Due, Judged, Members, changes};
+use crate::steps::{About, Steps, Touched, link_of, steps};
 use crate::store::Store;
-use crate::vpn::{self, Attachment};
-use crate::world::{self, Memory, World};
-use crate::write::{AGENT_NOT_READY, Write, WriteError, Writer, differs};
+use crate::world::Memory;
+use crate::write::{Write, WriteError, Writer};
 use crypto_box::aead::OsRng;
-use k8s_openapi::api::core::v1::Taint;
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
-use tieline_core::check::{Finding, check};
-use tieline_core::claims::{Accepted, accept};
-use tieline_core::ids::{ClusterName, Lineage, LinkName, PeerName, VpnName};
-use tieline_core::ledger::LedgerName;
-use tieline_core::network_plan::NetworkPlan;
-use tieline_core::plan::{Notice, Proposal, listed, plan};
-use tieline_crds::convert::{self, Invalid, LostSlices};
+use crypto_box::aead::rand_core::CryptoRngCore;
+use k8s_openapi::jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tieline_core::ids::{ClusterName, Lineage};
 
-/// One pass. Ends early when this process does not lead, when a ledger has changed since it was read, or when the API
-/// server does not answer; then it has to be made again. What the API server refuses is kept in
-/// [`Decided::refused`] and stops nothing else.
+/// How many writes that nobody waits for are sent before looking whether somebody waits by now.
+const LATE_AT_ONCE: usize = 32;
+/// How many statuses are judged before a pass may come in between.
+const STATUSES_AT_ONCE: usize = 256;
+
+/// What outlives a pass.
+#[derive(Debug)]
+pub struct Keeper {
+    cluster: ClusterName,
+    fresh: Lineage,
+    agent_port: u16,
+    memory: Memory,
+    seen: Seen,
+    /// The index as it was decided on.
+    index: Index,
+    decided: Option<Decided>,
+    members: Members,
+    due: Due,
+    refused: Refused,
+    late: Vec<Write>,
+}
+
+/// Kinds and names of what was stored.
+pub type Stored = BTreeSet<(&'static str, String)>;
+
+/// What a pass did.
+#[derive(Debug)]
+pub struct Pass {
+    /// What it decided about.
+    pub about: About,
+    /// Kind and name of what was stored.
+    pub stored: Stored,
+    /// How long a decision about everything took, if it was one.
+    pub whole: Option<Duration>,
+}
+
+impl Keeper {
+    /// A keeper that knows nothing yet. `cluster` is the local one, whose Nodes are in the index; `fresh` is the lineage of a
+    /// history that begins now; `agent_port` is the agents' first UDP port.
+    #[must_use]
+    pub fn new(cluster: ClusterName, fresh: Lineage, agent_port: u16) -> Self {
+        Self {
+            cluster,
+            fresh,
+            agent_port,
+            memory: Memory::default(),
+            seen: Seen::default(),
+            index: Index::default(),
+            decided: None,
+            members: Members::default(),
+            due: Due::default(),
+            refused: Refused::default(),
+            late: Vec::new(),
+        }
+    }
+
+    /// Lets the next pass decide everything anew.
+    pub fn start_anew(&mut self) {
+        self.decided = None;
+    }
+
+    /// Lets every status be judged again.
+    pub fn judge_anew(&mut self) {
+        self.due = Due::all(&self.index);
+    }
+
+    /// What has been decided, while that stands.
+    #[must_use]
+    pub fn decided(&self) -> Option<&Decided> {
+        self.decided.as_ref()
+    }
+
+    /// The index as it was decided on.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// What the API server refused in the last pass.
+    #[must_use]
+    pub fn refused(&self) -> &Refused {
+        &self.refused
+    }
+
+    /// The statuses, labels and Events of what is due, a bounded part of it at a time.
+    pub fn statuses(&mut self, now: Timestamp) -> Changes {
+        let Some(decided) = &self.decided else {
+            return Changes::default();
+        };
+        let due = self.due.take(STATUSES_AT_ONCE);
+        let judged = Judged {
+            index: &self.index,
+            decided,
+            members: &self.members,
+            refused: &self.refused,
+        };
+        changes(&judged, &due, now)
+    }
+
+    /// Whether a status may have to be written.
+    #[must_use]
+    pub fn has_due(&self) -> bool {
+        self.decided.is_some() && !self.due.is_empty()
+    }
+
+    /// Whether writes are left that nobody waits for.
+    #[must_use]
+    pub fn has_late(&self) -> bool {
+        !self.late.is_empty()
+    }
+
+    /// Decides on what changed. Pure, but for the randomness of keys.
+    fn decide(&mut self, news: &News, rng: &mut impl CryptoRngCore) -> (About, Steps) {
+        self.due.note(news);
+        if let Ok(touched) = self.go_on(news, rng) {
+            return self.followed(touched);
+        }
+        self.decide_whole(rng)
+    }
+
+    fn go_on(&mut self, news: &News, rng: &mut impl CryptoRngCore) -> Result<Touched, Whole> {
+        let decided = self.decided.as_mut().ok_or(Whole("nothing is decided"))?;
+        if !self.refused.is_empty() {
+            return Err(Whole("a write was refused"));
+        }
+        let folded = fold(news, decided, &mut self.memory, &mut self.seen)?;
+        decided.advance(folded, &self.index, self.agent_port, rng)
+    }
+
+    fn followed(&mut self, touched: Touched) -> (About, Steps) {
+        let about = About::Only(touched);
+        let (Some(decided), About::Only(touched)) = (&mut self.decided, &about) else {
+            return (about, Steps::default());
+        };
+        let steps = steps(&self.index, decided, &about, Vec::new());
+        for (link, plan) in touched.of_plans(decided.proposal()) {
+            self.seen.note_plan(link, plan);
+        }
+        decided.assume_stored(&about, &steps.stored);
+        self.due
+            .touch(&mut self.members, &self.index, decided, touched);
+        if !self.late.is_empty() {
+            // What is decided now is newer than what was left for later.
+            let mut newer = touched.objects();
+            newer.extend(steps.urgent.iter().flatten().map(Write::object));
+            self.late.retain(|write| !newer.contains(&write.object()));
+        }
+        (about, steps)
+    }
+
+    fn decide_whole(&mut self, rng: &mut impl CryptoRngCore) -> (About, Steps) {
+        let mut decided = Decided::full(
+            &self.index,
+            &mut self.memory,
+            &mut self.seen,
+            &self.cluster,
+            &self.fresh,
+        );
+        let keys = decided.attach(&self.index, self.agent_port, rng);
+        let mut steps = steps(&self.index, &decided, &About::All, keys);
+        if decided.trouble.is_none() {
+            self.seen.note_plans(&decided.proposal().plans);
+            decided.assume_stored(&About::All, &steps.stored);
+        }
+        self.members = Members::judge(&self.index, &decided);
+        self.due = Due::all(&self.index);
+        self.refused.clear();
+        self.late = std::mem::take(&mut steps.late);
+        self.decided = Some(decided);
+        (About::All, steps)
+    }
+}
+
+/// One pass over the news of a scope. Ends early when this process does not lead, when a ledger has changed since it was read, or
+/// when the API server does not answer; then it has to be made again. What the API server refuses is kept in
+/// [`Keeper::refused`] and stops nothing else.
 ///
 /// # Errors
 /// The first [`WriteError`] that ends the pass.
@@ -39,406 +210,86 @@ pub async fn reconcile(
     store: &Store,
     writer: &Writer,
     keeper: &mut Keeper,
-) -> Result<Decided, WriteError> {
-    // Pure: everything that follows from what was read.
+    scope: Scope,
+) -> Result<Pass, WriteError> {
+    let mut news = store.follow(&mut keeper.index, scope);
     let started = Instant::now();
-    let index = store.snapshot();
-    let mut decided = decide(&index, keeper);
-    let (attachments, keys) = vpn::attachments(
-        &index,
-        &decided.proposal.plans,
-        &decided.accepted.peers,
-        keeper.agent_port,
-        &mut OsRng,
-    );
-    decided.attachments = attachments;
-    writer.decided_in(started.elapsed());
-    if decided.trouble.is_some() {
-        return Ok(decided);
+    if scope == Scope::Nodes && keeper.decided.is_none() {
+        news = store.follow(&mut keeper.index, Scope::All);
     }
+    let (about, steps) = keeper.decide(&news, &mut OsRng);
+    let took = started.elapsed();
+    writer.decided_in(took);
+    let mut stored = Stored::new();
+    let sent = send_all(store, writer, keeper, steps, &mut stored).await;
+    if let Err(error) = sent {
+        keeper.start_anew();
+        return Err(error);
+    }
+    let whole = (about == About::All).then_some(took);
+    Ok(Pass {
+        about,
+        stored,
+        whole,
+    })
+}
 
-    // IO: ledgers, by compare-and-swap. The hub's goes first: a cluster's ledger splits what the hub has granted, so it
-    // must never be ahead of it, not even when a pass ends half-way.
-    let mut stored = ledgers::steps(&index, &decided);
-    for step in std::mem::take(&mut stored.steps) {
-        send(writer, &mut decided, step).await?;
-        if decided.ledger_refused() {
-            return Ok(decided);
+async fn send_all(
+    store: &Store,
+    writer: &Writer,
+    keeper: &mut Keeper,
+    steps: Steps,
+    stored: &mut Stored,
+) -> Result<(), WriteError> {
+    let Some(decided) = &mut keeper.decided else {
+        return Ok(());
+    };
+    for step in steps.urgent {
+        let are_ledgers = step.iter().any(|it| matches!(it, Write::Ledger(_)));
+        send(writer, decided, step, stored, &mut keeper.refused).await?;
+        // Nothing may follow a ledger that was not stored.
+        if let Some(error) = keeper.refused.first().filter(|_| are_ledgers) {
+            let message = format!("nothing else is written: {error}");
+            decided.trouble = Some(("LedgerRefused", message));
+            keeper.late.clear();
+            return Ok(());
         }
     }
-    if let Some(ledger) = stored.begun {
+    if let Some(ledger) = steps.begun {
         let object = format!("AddressLedger {ledger}, which exists now,");
         return Err(WriteError::Conflict { object });
     }
-
-    // IO: plans, and the keys of new attachments.
-    keeper.seen.note_plans(&decided.proposal.plans);
-    let [first, mut writes] = plans(&index, &mut decided);
-    send(writer, &mut decided, first).await?;
-    writes.extend(keys.into_iter().map(Write::NewSecret));
-    send(writer, &mut decided, writes).await?;
-
-    // Pure: secrets of gateways, sealed where something changed.
-    let claims = &decided.world.claims;
-    vpn::seal(
-        &decided.attachments,
-        &mut decided.accepted.peers,
-        claims,
-        &mut OsRng,
-    );
-
-    // IO: Peers, podCIDRs, configurations for the other sides, and what has no reason to exist any more.
-    let mut writes = peers(&decided);
-    writes.extend(pod_cidrs(&index, &decided));
-    writes.extend(untainted(&index, &decided));
-    writes.extend(gone(&index, &decided));
-    let plans = &decided.proposal.plans;
-    let configurations = vpn::configurations(&index, plans, &decided.attachments);
-    writes.extend(configurations.into_iter().map(Write::Secret));
-    writes.extend(vpn::obsolete(&index).into_iter().map(Write::DeleteSecret));
-    writes.extend(stored.superseded(&index, &decided));
-    send(writer, &mut decided, writes).await?;
-    Ok(decided)
-}
-
-/// Sends independent writes. What was stored and what was refused is kept; the first error that ends a pass is passed on.
-async fn send(
-    writer: &Writer,
-    decided: &mut Decided,
-    writes: Vec<Write>,
-) -> Result<(), WriteError> {
-    let about: Vec<_> = writes
-        .iter()
-        .map(|write| (write.object(), link_of(&decided.world, write)))
-        .collect();
-    for ((object, link), result) in about.into_iter().zip(writer.send_all(writes).await) {
-        match result {
-            Ok(()) => drop(decided.stored.insert(object)),
-            Err(error @ WriteError::Refused { .. }) => {
-                decided.refused.push(RefusedWrite { link, error });
-            }
-            Err(other) => return Err(other),
+    while !keeper.late.is_empty() {
+        let rest = keeper.late.split_off(keeper.late.len().min(LATE_AT_ONCE));
+        let step = std::mem::replace(&mut keeper.late, rest);
+        send(writer, decided, step, stored, &mut keeper.refused).await?;
+        if store.has_news_of_nodes() {
+            break;
         }
     }
     Ok(())
 }
 
-/// The link that a write is for. Ledgers are everybody's.
-fn link_of(world: &World, write: &Write) -> Option<LinkName> {
-    let of_cluster = |cluster: &str| {
-        let mut links = world.fleet.links.iter();
-        let found = links.find(|(_, link)| link.clusters.iter().any(|it| it.as_str() == cluster));
-        found.map(|(name, _)| name.clone())
-    };
-    let of_vpn = |vpn: &str| {
-        let mut links = world.fleet.links.iter();
-        let found = links.find(|(_, link)| link.vpns.iter().any(|it| it.as_str() == vpn));
-        found.map(|(name, _)| name.clone())
-    };
-    match write {
-        Write::Ledger(_) | Write::DeleteSlice(_) => None,
-        Write::Plan(name, _) => LinkName::new(name.as_str()).ok(),
-        Write::DeletePlan(plan) => LinkName::new(plan.spec.link.as_str()).ok(),
-        Write::Peer(_, spec) => of_cluster(&spec.cluster),
-        Write::DeletePeer(peer) => of_cluster(&peer.spec.cluster),
-        Write::PodCidrs(..) | Write::Taints(..) => of_cluster(world.local.as_str()),
-        Write::NewSecret(secret) | Write::Secret(secret) => of_vpn(vpn::attachment_of(secret)?),
-        Write::DeleteSecret(secret) => of_vpn(vpn::attachment_of(secret)?),
-    }
-}
-
-/// What outlives a pass.
-#[derive(Debug)]
-pub struct Keeper {
-    /// The local cluster, whose Nodes are in the index.
-    pub cluster: ClusterName,
-    /// Lineage of a history that begins now.
-    pub fresh: Lineage,
-    /// Last readable forms.
-    pub memory: Memory,
-    /// Highest revisions seen.
-    pub seen: Seen,
-    /// The agents' first UDP port.
-    pub agent_port: u16,
-}
-
-/// A write that the API server refused.
-#[derive(Debug)]
-pub struct RefusedWrite {
-    /// The link that it was for; without one it concerns all.
-    pub link: Option<LinkName>,
-    /// What the API server said.
-    pub error: WriteError,
-}
-
-/// The outcome of a pass, from which statuses follow.
-#[derive(Debug)]
-pub struct Decided {
-    /// What was decided on.
-    pub world: World,
-    /// What was decided.
-    pub proposal: Proposal,
-    /// Accepted peers and refused claims.
-    pub accepted: Accepted,
-    /// VPN attachments.
-    pub attachments: BTreeMap<VpnName, Attachment>,
-    /// Ledgers that give no new grants.
-    pub frozen: BTreeMap<LedgerName, Frozen>,
-    /// Ledgers whose word of an accepted restore has done its work.
-    pub spent: BTreeSet<LedgerName>,
-    /// Where a cluster's ledger splits what the hub's does not hold.
-    pub disagreements: Vec<Disagreement>,
-    /// Plans that are too large to be written.
-    pub too_large: BTreeMap<LinkName, String>,
-    /// Why nothing was written: reason and message.
-    pub trouble: Option<(&'static str, String)>,
-    /// Kind and name of what was stored.
-    pub stored: BTreeSet<(&'static str, String)>,
-    /// Writes that the API server refused.
-    pub refused: Vec<RefusedWrite>,
-}
-
-impl Decided {
-    /// Everything that a user must change.
-    pub fn refusals(&self) -> impl Iterator<Item = &Notice> {
-        let own = self.world.notices.iter();
-        own.filter(|it| it.reason != restore::LEDGER_FROZEN && it.reason != ledgers::LEDGER_FULL)
-            .chain(&self.proposal.report.refusals)
-    }
-
-    /// Everything that could not be done.
-    pub fn notices(&self) -> impl Iterator<Item = &Notice> {
-        let report = &self.proposal.report;
-        self.world
-            .notices
-            .iter()
-            .chain(&report.refusals)
-            .chain(&report.waiting)
-    }
-
-    /// Plans that stay as they are, because their link cannot be read.
-    pub fn kept_plans(&self) -> impl Iterator<Item = &NetworkPlan> {
-        self.world
-            .before
-            .plans
-            .values()
-            .filter(|plan| self.world.aside.contains_key(&plan.link))
-    }
-
-    /// Whether a node's agent has said that its kernel carries a plan: from then on planned ranges are closed there.
-    #[must_use]
-    pub fn carries_a_plan(&self, peer: &PeerName) -> bool {
-        let claim = self.world.claims.get(peer);
-        claim.is_some_and(|claim| claim.applied_revision > 0)
-    }
-
-    /// Nothing may follow a ledger that was not stored.
-    fn ledger_refused(&mut self) -> bool {
-        let Some(RefusedWrite { error, .. }) = self.refused.first() else {
-            return false;
-        };
-        self.trouble = Some(("LedgerRefused", format!("nothing else is written: {error}")));
-        true
-    }
-}
-
-/// Everything that can be decided before anything is written.
-fn decide(index: &Index, keeper: &mut Keeper) -> Decided {
-    let mut world = world::read(index, &mut keeper.memory, &keeper.cluster, &keeper.fresh);
-    let frozen = restore::freeze(index, &mut world, &mut keeper.seen);
-    let disagreements = restore::agree(index, &mut world, &frozen);
-    let spent = restore::spent(index, &world, &frozen, &disagreements);
-    let waiting = restore::restrict(&mut world.fleet, &world.before.ledgers, &frozen);
-    world.notices.extend(waiting);
-    let full = ledgers::restrict(&mut world.fleet, &world.before.ledgers);
-    world.notices.extend(full);
-    let proposal = plan(&world.fleet, &world.before);
-    let trouble = trouble(
-        &world.broken,
-        &world.lost,
-        &disagreements,
-        &check(&world.fleet, &world.before, &proposal),
-    );
-    let accepted = accept(&proposal, &world.peers, &world.claims);
-    Decided {
-        world,
-        proposal,
-        accepted,
-        attachments: BTreeMap::new(),
-        frozen,
-        spent,
-        disagreements,
-        too_large: BTreeMap::new(),
-        trouble,
-        stored: BTreeSet::new(),
-        refused: Vec::new(),
-    }
-}
-
-fn trouble(
-    broken: &[Invalid],
-    lost: &[LostSlices],
-    disagreements: &[Disagreement],
-    findings: &[Finding],
-) -> Option<(&'static str, String)> {
-    if !broken.is_empty() {
-        let what = listed(broken);
-        let message = format!("nothing is decided while this cannot be read: {what}");
-        return Some(("RecordUnreadable", message));
-    }
-    if !lost.is_empty() {
-        let what = listed(lost);
-        return Some(("SliceMissing", format!("nothing is written: {what}")));
-    }
-    if !disagreements.is_empty() {
-        let what = listed(disagreements);
-        return Some(("LedgersDisagree", format!("nothing is written: {what}")));
-    }
-    if !findings.is_empty() {
-        let what = listed(findings);
-        let message = format!("the plan breaks invariants, so nothing is written: {what}");
-        return Some(("CheckFailed", message));
-    }
-    None
-}
-
-/// Plans that changed and fit into an object, in two steps: a plan that a cluster moves to is written before the one that
-/// loses it, because agents of a cluster that is in no plan withdraw.
-fn plans(index: &Index, decided: &mut Decided) -> [Vec<Write>; 2] {
-    let [mut gaining, mut others] = [Vec::new(), Vec::new()];
-    let world = &decided.world;
-    for (link, plan) in &decided.proposal.plans {
-        if world.aside.contains_key(link) || world.behind.contains_key(link) {
-            continue;
-        }
-        let spec = match convert::plan_spec(plan) {
-            Ok(spec) => spec,
-            Err(error) => {
-                decided.too_large.insert(link.clone(), error.to_string());
-                continue;
-            }
-        };
-        if !differs(&spec, index.plans.get(link.as_str()).map(|held| &held.spec)) {
-            continue;
-        }
-        let gains = plan.clusters.iter().any(|cluster| {
-            let mut others = world.before.plans.values().filter(|it| it.link != *link);
-            others.any(|other| other.cluster(&cluster.name).is_some())
-        });
-        let step = if gains { &mut gaining } else { &mut others };
-        step.push(Write::Plan(link.to_string(), Box::new(spec)));
-    }
-    [gaining, others]
-}
-
-/// Peers that changed.
-fn peers(decided: &Decided) -> Vec<Write> {
-    let held = &decided.world.peers;
-    let changed = decided
-        .accepted
-        .peers
+/// Sends independent writes. What was stored and what was refused is kept; the first error that ends a pass is passed on.
+async fn send(
+    writer: &Writer,
+    decided: &Decided,
+    writes: Vec<Write>,
+    stored: &mut Stored,
+    refused: &mut Refused,
+) -> Result<(), WriteError> {
+    let about: Vec<_> = writes
         .iter()
-        .filter(|(name, peer)| held.get(*name) != Some(*peer));
-    changed
-        .map(|(name, peer)| Write::Peer(name.to_string(), Box::new(convert::peer_spec(peer))))
-        .collect()
-}
-
-/// Nodes that get their podCIDRs: those whose agent carries a plan. Before, what the node's first pods send to planned ranges
-/// would leave it in clear.
-fn pod_cidrs(index: &Index, decided: &Decided) -> Vec<Write> {
-    let nodes = decided
-        .proposal
-        .nodes
-        .iter()
-        .filter(|(_, node)| !node.assign.is_empty() && decided.carries_a_plan(&node.peer));
-    nodes
-        .filter_map(|(id, node)| {
-            let object = index.nodes.get(id.node.as_str())?;
-            Some(Write::PodCidrs(object.clone(), node.assign.clone()))
-        })
-        .collect()
-}
-
-/// Nodes whose taint [`AGENT_NOT_READY`] has done its work: their agent carries a plan, or no link names their cluster, so
-/// that nothing is planned there.
-fn untainted(index: &Index, decided: &Decided) -> Vec<Write> {
-    let is_ours = |taint: &Taint| taint.key == AGENT_NOT_READY;
-    let is_member = members(decided).contains(decided.world.local.as_str());
-    let mut writes = Vec::new();
-    for (name, node) in index.nodes.iter() {
-        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-        let Some(taints) = taints.filter(|taints| taints.iter().any(is_ours)) else {
-            continue;
-        };
-        let mut planned = decided.proposal.nodes.iter();
-        let planned =
-            planned.find(|(id, _)| id.cluster == decided.world.local && id.node.as_str() == name);
-        if !is_member || planned.is_some_and(|(_, node)| decided.carries_a_plan(&node.peer)) {
-            let others = taints.iter().filter(|taint| !is_ours(taint)).cloned();
-            writes.push(Write::Taints(node.clone(), others.collect()));
-        }
-    }
-    writes
-}
-
-/// Plans of links that are gone, and Peers of nodes that are gone or whose cluster no link names. A node that merely
-/// waits keeps its Peer.
-fn gone(index: &Index, decided: &Decided) -> Vec<Write> {
-    let members = members(decided);
-    let planned: BTreeSet<&str> = decided
-        .accepted
-        .peers
-        .keys()
-        .map(|name| name.as_str())
+        .map(|write| (write.object(), link_of(decided, write)))
         .collect();
-
-    let plans = index
-        .plans
-        .iter()
-        .filter(|(_, plan)| index.links.get(&plan.spec.link).is_none())
-        .map(|(_, plan)| Write::DeletePlan(plan.clone()));
-    let peers = index
-        .peers
-        .iter()
-        .filter(|(name, peer)| {
-            let waits = index.nodes.get(&peer.spec.node).is_some()
-                && members.contains(peer.spec.cluster.as_str());
-            !planned.contains(name) && !waits
-        })
-        .map(|(_, peer)| Write::DeletePeer(peer.clone()));
-    plans.chain(peers).collect()
-}
-
-/// Clusters that a link names, or that are left as they are.
-fn members(decided: &Decided) -> BTreeSet<&str> {
-    let world = &decided.world;
-    let mut members: BTreeSet<&str> = BTreeSet::new();
-    members.extend(
-        world
-            .fleet
-            .links
-            .values()
-            .flat_map(|link| &link.clusters)
-            .map(ClusterName::as_str),
-    );
-    members.extend(
-        decided
-            .kept_plans()
-            .flat_map(|plan| &plan.clusters)
-            .map(|it| it.name.as_str()),
-    );
-    // A cluster that waits for a frozen or full ledger is left as it is.
-    let waiting = world
-        .notices
-        .iter()
-        .filter(|it| it.reason == restore::LEDGER_FROZEN || it.reason == ledgers::LEDGER_FULL);
-    members.extend(
-        waiting
-            .filter(|it| it.kind == "Cluster")
-            .map(|it| it.name.as_str()),
-    );
-    members
+    for ((object, link), result) in about.into_iter().zip(writer.send_all(writes).await) {
+        match result {
+            Ok(()) => drop(stored.insert(object)),
+            Err(error @ WriteError::Refused { .. }) => refused.push(link, error),
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

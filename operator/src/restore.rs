@@ -45,8 +45,18 @@ impl Seen {
     /// Remembers plans as they are, or are about to be.
     pub fn note_plans(&mut self, plans: &BTreeMap<LinkName, NetworkPlan>) {
         for (link, plan) in plans {
-            raise(&mut self.plans, link, &plan.lineage, plan.revision);
+            self.note_plan(link, plan);
         }
+    }
+
+    /// Remembers a plan as it is, or is about to be.
+    pub fn note_plan(&mut self, link: &LinkName, plan: &NetworkPlan) {
+        raise(&mut self.plans, link, &plan.lineage, plan.revision);
+    }
+
+    /// Remembers a ledger as it is.
+    pub fn note_ledger(&mut self, name: &LedgerName, ledger: &Ledger) {
+        raise(&mut self.ledgers, name, &ledger.lineage, ledger.revision);
     }
 }
 
@@ -120,6 +130,35 @@ impl fmt::Display for Frozen {
     }
 }
 
+/// How the records and what others have seen of them fit together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Ledgers that give no new grants.
+    pub frozen: BTreeMap<LedgerName, Frozen>,
+    /// Where a cluster's ledger splits what the hub's does not hold.
+    pub disagreements: Vec<Disagreement>,
+    /// Ledgers whose word of an accepted restore has done its work.
+    pub spent: BTreeSet<LedgerName>,
+    /// Clusters that wait for a frozen ledger, and keep what they have meanwhile.
+    pub protected: BTreeSet<ClusterName>,
+}
+
+/// Settles what may be decided: where a restore was accepted, `world` is raised above what was seen; what has to wait is
+/// taken out of its fleet and noted.
+pub fn settle(index: &Index, world: &mut World, seen: &mut Seen) -> Settled {
+    let frozen = freeze(index, world, seen);
+    let disagreements = agree(index, world, &frozen);
+    let spent = spent(index, world, &frozen, &disagreements);
+    let (waiting, protected) = restrict(&mut world.fleet, &world.before.ledgers, &frozen);
+    world.notices.extend(waiting);
+    Settled {
+        frozen,
+        disagreements,
+        spent,
+        protected,
+    }
+}
+
 /// Which ledgers are frozen. Where a restore was accepted, the revisions of `world` are raised above what was seen, so that
 /// agents, who apply no lower one, follow. Plans that wait for that word are noted in `world.behind`.
 pub fn freeze(index: &Index, world: &mut World, seen: &mut Seen) -> BTreeMap<LedgerName, Frozen> {
@@ -150,7 +189,7 @@ pub fn freeze(index: &Index, world: &mut World, seen: &mut Seen) -> BTreeMap<Led
                 frozen.entry(name.clone()).or_insert(found);
             }
         }
-        raise(&mut seen.ledgers, name, &ledger.lineage, ledger.revision);
+        seen.note_ledger(name, ledger);
     }
     for (link, newer) in newer {
         let held = world.behind.contains_key(&link);
@@ -287,38 +326,42 @@ struct Newer {
 
 /// Plans that are older than what an agent carries.
 fn newer_plans(world: &World) -> BTreeMap<LinkName, Newer> {
+    // Of several agents with the same revision the first is named.
+    let mut highest: BTreeMap<&ClusterName, (u64, &PeerName)> = BTreeMap::new();
+    for (name, peer) in &world.peers {
+        let Some(claim) = world.claims.get(name) else {
+            continue;
+        };
+        let carried = (claim.applied_revision, name);
+        let held = highest.entry(&peer.cluster).or_insert(carried);
+        if carried.0 > held.0 {
+            *held = carried;
+        }
+    }
     let mut newer = BTreeMap::new();
     for (link, plan) in &world.before.plans {
-        let clusters: Vec<ClusterName> = plan.clusters.iter().map(|it| it.name.clone()).collect();
-        let carried = world
-            .peers
-            .iter()
-            .filter(|(_, peer)| clusters.contains(&peer.cluster))
-            .filter_map(|(name, _)| Some((world.claims.get(name)?.applied_revision, name)));
-        // Of several agents with the same revision the first is named.
-        let highest = carried.max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(a.1)));
-        if let Some((applied, by)) = highest.filter(|(applied, _)| *applied > plan.revision) {
-            newer.insert(
-                link.clone(),
-                Newer {
-                    has: plan.revision,
-                    applied,
-                    by: by.clone(),
-                    clusters,
-                },
-            );
+        let carried = plan.clusters.iter().filter_map(|it| highest.get(&it.name));
+        let carried = carried.max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(a.1)));
+        if let Some((applied, by)) = carried.filter(|(applied, _)| *applied > plan.revision) {
+            let found = Newer {
+                has: plan.revision,
+                applied: *applied,
+                by: (*by).clone(),
+                clusters: plan.clusters.iter().map(|it| it.name.clone()).collect(),
+            };
+            newer.insert(link.clone(), found);
         }
     }
     newer
 }
 
-/// Takes out of the fleet what would need a new grant of a frozen ledger, and says so.
-pub fn restrict(
+/// Takes out of the fleet what would need a new grant of a frozen ledger, says so, and names the clusters among it.
+fn restrict(
     fleet: &mut Fleet,
     ledgers: &Ledgers,
     frozen: &BTreeMap<LedgerName, Frozen>,
-) -> Vec<Notice> {
-    let mut notices = Vec::new();
+) -> (Vec<Notice>, BTreeSet<ClusterName>) {
+    let (mut notices, mut protected) = (Vec::new(), BTreeSet::new());
     for (name, why) in frozen {
         let Some(ledger) = ledgers.get(name) else {
             continue;
@@ -345,6 +388,7 @@ pub fn restrict(
                         let stays = holders.contains(&Owner::Cluster(cluster.clone()));
                         if !stays {
                             waits("Cluster", cluster.to_string(), Some(link.clone()));
+                            protected.insert(cluster.clone());
                         }
                         stays
                     });
@@ -365,7 +409,7 @@ pub fn restrict(
             }
         }
     }
-    notices
+    (notices, protected)
 }
 
 #[cfg(test)]

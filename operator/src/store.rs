@@ -1,6 +1,6 @@
 //! The index, shared between watches, the reconcile loop and the writers.
 
-use crate::index::{Index, Indexed};
+use crate::index::{Index, Indexed, News, Scope};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -12,10 +12,27 @@ pub struct Store {
 }
 
 impl Store {
-    /// A copy to decide from. Objects are shared, so this is cheap.
+    /// Brings a decider's own copy up to date, at the cost of what changed.
+    pub fn follow(&self, view: &mut Index, scope: Scope) -> News {
+        self.lock().follow(view, scope)
+    }
+
+    /// Whether users' objects have changed since [`Scope::All`] was followed last.
     #[must_use]
-    pub fn snapshot(&self) -> Index {
-        self.lock().clone()
+    pub fn has_news_of_users(&self) -> bool {
+        self.lock().has_news_of_users()
+    }
+
+    /// Whether somebody else has changed a Node or a Peer since it was followed last.
+    #[must_use]
+    pub fn has_news_of_nodes(&self) -> bool {
+        self.lock().has_news_of_nodes()
+    }
+
+    /// The kinds that have not been listed yet.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.lock().missing()
     }
 
     /// Takes in what a watch saw and rings the bell when it matters.
@@ -27,12 +44,12 @@ impl Store {
 
     /// Takes in the API server's answer to an own write, without ringing: the writer knows.
     pub fn wrote<K: Indexed>(&self, object: K) {
-        self.lock().apply(object);
+        self.lock().apply_own(object);
     }
 
     /// Takes out what was deleted by an own request, without ringing.
     pub fn removed<K: Indexed>(&self, object: &K) {
-        self.lock().delete(object);
+        self.lock().delete_own(object);
     }
 
     /// Rings the bell: something beside the index changed.

@@ -20,7 +20,7 @@ use tieline_core::host::DeviceName;
 use tieline_core::ids::{LinkName, PeerName, VpnName};
 use tieline_core::keys::PublicKey;
 use tieline_core::network_plan::{NetworkPlan, PlanVpn};
-use tieline_core::peer::{AcceptedPeers, Claim, EndpointHost, Scope, SealedSecret};
+use tieline_core::peer::{AcceptedPeer, AcceptedPeers, Claim, EndpointHost, Scope, SealedSecret};
 use tieline_crds::VpnAttachment;
 use tieline_crds::sealed::AttachmentSecret;
 use tieline_crds::vpn_attachment::PRESHARED_KEY;
@@ -164,39 +164,38 @@ fn preshared_key(index: &Index, name: &str) -> Result<String, (&'static str, Str
     })
 }
 
-/// Brings the sealed boxes of all peers up to date: gateways of an attachment have one, nobody else has.
+/// Brings the sealed boxes of a peer up to date: a gateway of an attachment has one, nobody else has.
 pub fn seal(
     attachments: &BTreeMap<VpnName, Attachment>,
-    peers: &mut AcceptedPeers,
+    name: &PeerName,
+    peer: &mut AcceptedPeer,
     claims: &BTreeMap<PeerName, Claim>,
     rng: &mut impl CryptoRngCore,
 ) {
-    for (name, peer) in peers.iter_mut() {
-        let held = std::mem::take(&mut peer.sealed);
-        for (vpn, attachment) in attachments
-            .iter()
-            .filter(|(_, it)| it.gateways.contains(name))
-        {
-            let before = held.iter().find(|sealed| sealed.vpn == *vpn);
-            let Some(secret) = &attachment.secret else {
-                // Without its Secret nothing new can be sealed; what the node holds stays good.
-                peer.sealed.extend(before.cloned());
-                continue;
-            };
-            let version = version(secret);
-            let recipient = claims.get(name).and_then(|claim| claim.sealing_key);
-            match (before, recipient) {
-                (Some(before), recipient)
-                    if before.version == version
-                        && recipient.is_none_or(|key| key == before.recipient) =>
-                {
-                    peer.sealed.push(before.clone());
-                }
-                (_, Some(recipient)) => peer
-                    .sealed
-                    .extend(sealed(vpn, secret, version, recipient, rng)),
-                (_, None) => {}
+    let held = std::mem::take(&mut peer.sealed);
+    for (vpn, attachment) in attachments
+        .iter()
+        .filter(|(_, it)| it.gateways.contains(name))
+    {
+        let before = held.iter().find(|sealed| sealed.vpn == *vpn);
+        let Some(secret) = &attachment.secret else {
+            // Without its Secret nothing new can be sealed; what the node holds stays good.
+            peer.sealed.extend(before.cloned());
+            continue;
+        };
+        let version = version(secret);
+        let recipient = claims.get(name).and_then(|claim| claim.sealing_key);
+        match (before, recipient) {
+            (Some(before), recipient)
+                if before.version == version
+                    && recipient.is_none_or(|key| key == before.recipient) =>
+            {
+                peer.sealed.push(before.clone());
             }
+            (_, Some(recipient)) => peer
+                .sealed
+                .extend(sealed(vpn, secret, version, recipient, rng)),
+            (_, None) => {}
         }
     }
 }

@@ -24,7 +24,7 @@ use tieline_crds::convert::{self, Invalid, LedgerReader, LostSlices, StoredLedge
 const MOST_AHEAD: u64 = 1 << 20;
 
 /// What is to be decided on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct World {
     /// The local cluster, the only one whose Nodes are known.
     pub local: ClusterName,
@@ -52,6 +52,8 @@ pub struct World {
     pub broken: Vec<Invalid>,
     /// What the shell itself refuses, in the planner's form.
     pub notices: Vec<Notice>,
+    /// The highest revision of the hub's ledger and of all plans.
+    pub highest: u64,
 }
 
 /// The last readable form of users' objects.
@@ -64,6 +66,16 @@ pub struct Memory {
     nodes: BTreeMap<NodeId, fleet::Node>,
     services: BTreeMap<String, Vec<Prefix>>,
     ledgers: LedgerReader,
+}
+
+impl Memory {
+    /// Remembers a Node as it is, or that it is gone.
+    pub(crate) fn note_node(&mut self, id: &NodeId, node: Option<&fleet::Node>) {
+        match node {
+            Some(node) => drop(self.nodes.insert(id.clone(), node.clone())),
+            None => drop(self.nodes.remove(id)),
+        }
+    }
 }
 
 /// Reads the index. `cluster` is the local one, whose Nodes and ServiceCIDRs are in the index; `fresh` is the lineage of a history that
@@ -146,7 +158,11 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
     }
     let hub = ledgers.get(&LedgerName::Hub).map(|hub| hub.revision);
     let highest = plans.values().map(|plan| plan.revision).chain(hub).max();
-    disbelieve(&mut claims, &mut bad_claims, highest.unwrap_or(0));
+    let highest = highest.unwrap_or(0);
+    for (name, claim) in claims.extract_if(.., |_, claim| !is_believed(claim, highest)) {
+        let error = disbelief(&name, &claim, highest);
+        bad_claims.insert(name, error);
+    }
     let lineage = ledgers
         .get(&LedgerName::Hub)
         .or_else(|| ledgers.values().next())
@@ -176,27 +192,25 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
         lost,
         broken,
         notices,
+        highest,
     }
 }
 
-/// Takes out claims of revisions that nobody can have given out.
-fn disbelieve(
-    claims: &mut BTreeMap<PeerName, Claim>,
-    bad: &mut BTreeMap<PeerName, Invalid>,
-    highest: u64,
-) {
-    let most = highest.saturating_add(MOST_AHEAD);
-    for (name, claim) in claims.extract_if(.., |_, claim| claim.applied_revision > most) {
-        let error = Invalid {
-            kind: "Peer",
-            name: name.to_string(),
-            field: "status.appliedRevision".to_owned(),
-            message: format!(
-                "{} is claimed, but the highest revision here is {highest}, and none more than {MOST_AHEAD} above it is believed",
-                claim.applied_revision
-            ),
-        };
-        bad.insert(name, error);
+/// Whether somebody can have given out the revision that is claimed.
+pub(crate) fn is_believed(claim: &Claim, highest: u64) -> bool {
+    claim.applied_revision <= highest.saturating_add(MOST_AHEAD)
+}
+
+/// What is wrong with a claim of a revision that nobody can have given out.
+pub(crate) fn disbelief(name: &PeerName, claim: &Claim, highest: u64) -> Invalid {
+    Invalid {
+        kind: "Peer",
+        name: name.to_string(),
+        field: "status.appliedRevision".to_owned(),
+        message: format!(
+            "{} is claimed, but the highest revision here is {highest}, and none more than {MOST_AHEAD} above it is believed",
+            claim.applied_revision
+        ),
     }
 }
 
@@ -331,7 +345,8 @@ fn refuse_assignment(fleet: &mut Fleet, cluster: &ClusterName, index: &Index) ->
     }]
 }
 
-fn pod_cidr_managers(node: &Node) -> impl Iterator<Item = &str> {
+/// Who owns podCIDRs of a Node, by the names of field managers.
+pub(crate) fn pod_cidr_managers(node: &Node) -> impl Iterator<Item = &str> {
     // The index keeps only the entries that own podCIDRs.
     node.metadata
         .managed_fields

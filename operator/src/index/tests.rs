@@ -108,3 +108,52 @@ fn a_heartbeat_changes_nothing_and_the_owner_of_a_pod_cidr_is_kept() {
     assert_eq!(managers, ["kube-controller-manager"]);
     assert!(node.status.as_ref().unwrap().images.is_none());
 }
+
+#[test]
+fn a_view_follows_at_the_cost_of_what_changed_and_knows_own_writes() {
+    let (mut index, mut view) = (Index::default(), Index::default());
+    index.apply(site("5", "10.0.0.0/8"));
+    let news = index.follow(&mut view, Scope::All);
+    assert!(news.sites[0].before.is_none() && news.sites[0].origin == Origin::Others);
+    assert!(index.follow(&mut view, Scope::All).sites.is_empty());
+
+    index.apply_own(site("6", "10.0.0.0/9"));
+    let news = index.follow(&mut view, Scope::All);
+    let change = &news.sites[0];
+    assert_eq!(change.origin, Origin::Own);
+    assert_eq!(change.before.as_ref().unwrap().spec.cidrs, ["10.0.0.0/8"]);
+    assert_eq!(view.sites.get("berlin").unwrap().spec.cidrs, ["10.0.0.0/9"]);
+
+    // What somebody else did in between is not an own write.
+    index.apply(site("7", "10.0.0.0/8"));
+    index.apply_own(site("8", "10.0.0.0/9"));
+    assert_eq!(
+        index.follow(&mut view, Scope::All).sites[0].origin,
+        Origin::Others
+    );
+
+    index.delete(&site("8", "10.0.0.0/9"));
+    assert!(index.has_news_of_users());
+    assert!(index.follow(&mut view, Scope::Nodes).sites.is_empty());
+    assert_eq!(view.sites.len(), 1, "it waits");
+    let news = index.follow(&mut view, Scope::All);
+    assert!(news.sites[0].now.is_none() && view.sites.is_empty());
+}
+
+#[test]
+fn a_list_is_news_of_what_differs_alone() {
+    let (mut index, mut view) = (Index::default(), Index::default());
+    index.reset(vec![site("5", "10.0.0.0/8")]);
+    index.follow(&mut view, Scope::All);
+    index.reset(vec![site("5", "10.0.0.0/8")]);
+    assert!(index.follow(&mut view, Scope::All).sites.is_empty());
+    index.reset(vec![site("9", "10.0.0.0/8")]);
+    assert_eq!(
+        index.follow(&mut view, Scope::All).sites.len(),
+        1,
+        "a version is for compare-and-swap"
+    );
+    index.reset(Vec::<Site>::new());
+    let news = index.follow(&mut view, Scope::All);
+    assert!(news.sites[0].now.is_none());
+}

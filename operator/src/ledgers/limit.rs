@@ -13,6 +13,15 @@ pub const LEDGER_FULL: &str = "LedgerFull";
 /// Grants that one newcomer may take: pods and mesh in both families, and a new chunk of its site for each.
 const PER_NEWCOMER: usize = 8;
 
+/// More nodes than join in the time between two passes.
+const MANY_NEWCOMERS: usize = 1_000;
+
+/// Whether a cluster's ledger has so little room that newcomers have to be counted.
+pub fn is_nearly_full(ledgers: &Ledgers, cluster: &ClusterName) -> bool {
+    let ledger = ledgers.get(&LedgerName::Cluster(cluster.clone()));
+    ledger.is_some_and(|ledger| room(ledger) < MANY_NEWCOMERS * PER_NEWCOMER)
+}
+
 /// Takes newcomers out of the fleet for whom a ledger has no room, and says so. The first in order of name are admitted.
 pub fn restrict(fleet: &mut Fleet, ledgers: &Ledgers) -> Vec<Notice> {
     let mut notices = Vec::new();

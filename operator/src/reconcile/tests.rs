@@ -1,28 +1,33 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use k8s_openapi::api::core::v1::{Node, NodeSpec};
+use crate::ledgers;
+use crate::restore;
+use crate::steps::{peers, plans, untainted};
+use crate::write::AGENT_NOT_READY;
+use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use tieline_core::ids::LinkName;
 use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site};
 
 /// An API server for the pure part: objects go in as JSON, and what a pass would write goes in again.
 struct Bench {
     index: Index,
     keeper: Keeper,
+    stored: Stored,
+}
+
+fn keeper(lineage: &str) -> Keeper {
+    let lineage = Lineage::new(lineage).unwrap();
+    Keeper::new("shop".parse().unwrap(), lineage, 21820)
 }
 
 impl Bench {
     fn new() -> Self {
-        let keeper = Keeper {
-            cluster: "shop".parse().unwrap(),
-            fresh: Lineage::new("lineage1").unwrap(),
-            memory: Memory::default(),
-            seen: Seen::default(),
-            agent_port: 21820,
-        };
         let mut bench = Self {
             index: Index::default(),
-            keeper,
+            keeper: keeper("lineage1"),
+            stored: Stored::new(),
         };
         bench.put::<Cluster>(json!({"metadata": {"name": "shop"}, "spec": {"sites": {"fromNodeLabel": "site"}, "pods": {"assign": true}}}));
         bench.put::<ClusterLink>(json!({
@@ -51,59 +56,80 @@ impl Bench {
         }));
     }
 
-    /// One pass without IO; returns what it would have written.
+    /// Another process takes over.
+    fn restart(&mut self, lineage: &str) {
+        self.keeper = keeper(lineage);
+        self.keeper.index = self.index.clone();
+    }
+
+    /// What is decided on everything, without going on from there.
+    fn decide(&mut self) -> Decided {
+        let keeper = &mut self.keeper;
+        Decided::full(
+            &self.index,
+            &mut keeper.memory,
+            &mut keeper.seen,
+            &keeper.cluster,
+            &keeper.fresh,
+        )
+    }
+
+    /// One pass without IO over what changed; returns how much it would have written.
     fn pass(&mut self) -> (Decided, usize) {
-        let mut decided = decide(&self.index, &mut self.keeper);
+        let news = self.index.follow(&mut self.keeper.index, Scope::All);
+        let (_, steps) = self.keeper.decide(&news, &mut OsRng);
+        let late = std::mem::take(&mut self.keeper.late);
+        let decided = self.keeper.decided.clone().unwrap();
         assert_eq!(decided.trouble, None);
-        let mut stored = ledgers::steps(&self.index, &decided);
-        let mut writes: Vec<Write> = std::mem::take(&mut stored.steps)
-            .into_iter()
-            .flatten()
-            .collect();
-        decided
-            .stored
-            .extend(writes.iter().map(|write| write.object()));
-        if stored.begun.is_some() {
-            writes.drain(..).for_each(|write| self.store(write));
+        if steps.begun.is_some() {
+            let writes = steps.urgent.into_iter().flatten();
+            writes.for_each(|write| self.store(write));
+            self.keeper.start_anew();
             return self.pass();
         }
-        self.keeper.seen.note_plans(&decided.proposal.plans);
-        writes.extend(plans(&self.index, &mut decided).into_iter().flatten());
-        writes.extend(peers(&decided));
-        writes.extend(pod_cidrs(&self.index, &decided));
-        writes.extend(untainted(&self.index, &decided));
-        writes.extend(gone(&self.index, &decided));
-        writes.extend(stored.superseded(&self.index, &decided));
-        let count = writes.len();
-        for write in writes {
-            decided.stored.insert(write.object());
+        self.stored.clear();
+        let mut count = 0;
+        for write in steps.urgent.into_iter().flatten().chain(late) {
+            count += 1;
+            self.stored.insert(write.object());
             self.store(write);
         }
         (decided, count)
     }
 
+    /// All statuses that differ.
+    fn statuses(&self, decided: &Decided, refused: &Refused) -> Changes {
+        let judged = Judged {
+            index: &self.index,
+            decided,
+            members: &Members::judge(&self.index, decided),
+            refused,
+        };
+        changes(&judged, &Due::all(&self.index), Timestamp::UNIX_EPOCH)
+    }
+
     fn store(&mut self, write: Write) {
         match write {
-            Write::Ledger(ledger) => drop(self.index.apply(*ledger)),
-            Write::Plan(name, spec) => drop(self.index.apply(NetworkPlan::new(&name, *spec))),
-            Write::Peer(name, spec) => drop(self.index.apply(Peer::new(&name, *spec))),
+            Write::Ledger(ledger) => self.index.apply_own(*ledger),
+            Write::Plan(name, spec) => self.index.apply_own(NetworkPlan::new(&name, *spec)),
+            Write::Peer(name, spec) => self.index.apply_own(Peer::new(&name, *spec)),
             Write::PodCidrs(node, cidrs) => {
                 let cidrs = cidrs.iter().map(ToString::to_string).collect();
                 self.edit_node(&node, |spec| spec.pod_cidrs = Some(cidrs));
             }
             Write::Taints(node, taints) => self.edit_node(&node, |spec| spec.taints = Some(taints)),
-            Write::NewSecret(secret) | Write::Secret(secret) => drop(self.index.apply(secret)),
-            Write::DeleteSecret(secret) => drop(self.index.delete(&*secret)),
-            Write::DeleteSlice(slice) => drop(self.index.delete(&*slice)),
-            Write::DeletePlan(plan) => drop(self.index.delete(&*plan)),
-            Write::DeletePeer(peer) => drop(self.index.delete(&*peer)),
+            Write::NewSecret(secret) | Write::Secret(secret) => self.index.apply_own(secret),
+            Write::DeleteSecret(secret) => self.index.delete_own(&*secret),
+            Write::DeleteSlice(slice) => self.index.delete_own(&*slice),
+            Write::DeletePlan(plan) => self.index.delete_own(&*plan),
+            Write::DeletePeer(peer) => self.index.delete_own(&*peer),
         }
     }
 
     fn edit_node(&mut self, node: &Node, edit: impl FnOnce(&mut NodeSpec)) {
         let mut node = Node::clone(self.index.nodes.get(&node.name_any()).unwrap());
         edit(node.spec.get_or_insert_default());
-        self.index.apply(node);
+        self.index.apply_own(node);
     }
 
     /// The revision of a link's plan.
@@ -156,13 +182,7 @@ fn a_second_pass_writes_nothing() {
         "the podCIDR of the node whose agent carries a plan"
     );
     assert_eq!(bench.pass().1, 0);
-    bench.keeper = Keeper {
-        cluster: "shop".parse().unwrap(),
-        fresh: Lineage::new("lineage2").unwrap(),
-        memory: Memory::default(),
-        seen: Seen::default(),
-        agent_port: 21820,
-    };
+    bench.restart("lineage2");
     assert_eq!(
         bench.pass().1,
         0,
@@ -173,16 +193,17 @@ fn a_second_pass_writes_nothing() {
 #[test]
 fn the_hubs_ledger_is_written_before_the_ledgers_that_split_it() {
     let mut bench = Bench::new();
-    let decided = decide(&bench.index, &mut bench.keeper);
-    let levels = ledgers::steps(&bench.index, &decided).steps.map(|level| {
+    let decided = bench.decide();
+    let steps = ledgers::steps(&bench.index, &decided, &About::All).steps;
+    let levels = steps.into_iter().map(|level| {
         let names = level.into_iter().map(|write| match write {
             Write::Ledger(ledger) => ledger.metadata.name.unwrap(),
             other => panic!("{other:?} is no ledger"),
         });
         names.collect::<Vec<_>>()
     });
-    let [_, hub, _, cluster] = levels;
-    assert_eq!([hub, cluster], [vec!["hub"], vec!["cluster-shop"]]);
+    let levels: Vec<Vec<String>> = levels.collect();
+    assert_eq!([&levels[1], &levels[3]], [&["hub"], &["cluster-shop"]]);
 }
 
 #[test]
@@ -202,7 +223,7 @@ fn an_object_that_becomes_unreadable_keeps_its_last_form() {
 fn at_a_start_a_link_with_an_unreadable_applied_member_is_set_aside_and_nothing_is_withdrawn() {
     let mut bench = Bench::new();
     bench.pass();
-    bench.keeper.memory = Memory::default();
+    bench.restart("lineage1");
     bench.put::<Cluster>(json!({"metadata": {"name": "shop"}, "spec": {"sites": {}}}));
     let (decided, writes) = bench.pass();
     assert_eq!(writes, 0);
@@ -231,7 +252,7 @@ fn an_unreadable_ledger_stops_everything_and_is_named() {
     let mut ledger = AddressLedger::clone(bench.index.ledgers.get("hub").unwrap());
     ledger.spec.grants[0].prefix = "10.64.0.1/16".into();
     bench.index.apply(ledger);
-    let decided = decide(&bench.index, &mut bench.keeper);
+    let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
     assert_eq!(reason, "RecordUnreadable");
     assert!(
@@ -300,7 +321,7 @@ fn pods_assign_is_refused_while_another_manager_owns_a_pod_cidr() {
     );
     assert!(
         decided
-            .proposal
+            .proposal()
             .nodes
             .values()
             .all(|node| node.assign.is_empty())
@@ -336,6 +357,63 @@ fn among_a_thousand_nodes_a_join_writes_what_is_its_own_and_a_second_pass_nothin
 }
 
 #[test]
+fn a_join_is_followed_by_what_changed_also_when_its_site_needs_a_new_chunk() {
+    let mut bench = Bench::new();
+    for number in 0..40_u8 {
+        bench.node(&format!("n{number}"), "oslo", 10 + number);
+        bench.pass();
+        assert_eq!(bench.pass().1, 0, "after {number}");
+    }
+    let before = bench.revision("acme");
+    let mut whole = 0;
+    for number in 40..120_u8 {
+        bench.node(&format!("n{number}"), "oslo", 10 + number);
+        let news = bench.index.follow(&mut bench.keeper.index, Scope::All);
+        let (about, steps) = bench.keeper.decide(&news, &mut OsRng);
+        whole += usize::from(about == About::All);
+        for write in steps.urgent.into_iter().flatten() {
+            bench.store(write);
+        }
+    }
+    assert_eq!(whole, 0);
+    assert!(bench.revision("acme") > before, "no chunk was cut");
+    assert_eq!(bench.peers().len(), 123);
+}
+
+#[test]
+fn what_was_left_for_later_gives_way_to_what_touches_a_node_and_is_never_written_when_it_is_old() {
+    let mut bench = Bench::new();
+    for number in 0..40_u8 {
+        bench.node(&format!("n{number}"), "oslo", 10 + number);
+    }
+    let decide = |bench: &mut Bench| {
+        let news = bench.index.follow(&mut bench.keeper.index, Scope::All);
+        let (_, steps) = bench.keeper.decide(&news, &mut OsRng);
+        for write in steps.urgent.into_iter().flatten() {
+            bench.store(write);
+        }
+    };
+    decide(&mut bench);
+    assert!(bench.peers().is_empty() && bench.keeper.late.len() == 43);
+    let gone = Node::clone(bench.index.nodes.get("n7").unwrap());
+    bench.index.delete(&gone);
+    bench.node("n8", "oslo", 99);
+    bench.node("late", "oslo", 98);
+    decide(&mut bench);
+    assert_eq!(bench.peers(), ["shop.late", "shop.n8"]);
+    for write in std::mem::take(&mut bench.keeper.late) {
+        bench.store(write);
+    }
+    assert!(!bench.peers().contains(&"shop.n7"));
+    assert_eq!(bench.peers().len(), 43);
+    let endpoints = &bench.index.peers.get("shop.n8").unwrap().spec;
+    assert_eq!(endpoints.accepted_endpoints[0].address, "192.0.2.99");
+    assert_eq!(bench.pass().1, 0);
+    bench.restart("lineage1");
+    assert_eq!(bench.pass().1, 0, "a whole pass finds nothing else");
+}
+
+#[test]
 fn a_node_waits_with_its_taint_until_its_agent_carries_a_plan_and_keeps_other_taints() {
     let mut bench = Bench::new();
     let mut node = Node::clone(bench.index.nodes.get("b1").unwrap());
@@ -349,7 +427,8 @@ fn a_node_waits_with_its_taint_until_its_agent_carries_a_plan_and_keeps_other_ta
     bench.pass();
     assert_eq!(bench.pass().1, 0);
     bench.carries("shop.b1", 1);
-    let writes = untainted(&bench.index, &decide(&bench.index, &mut bench.keeper));
+    let decided = bench.decide();
+    let writes = untainted(&bench.index, &decided, &About::All);
     let [Write::Taints(_, left)] = &writes[..] else {
         panic!("{writes:?}");
     };
@@ -369,9 +448,10 @@ fn a_cluster_whose_nodes_cannot_be_seen_from_here_is_named_with_what_to_do() {
         "spec": {"addressing": {"podPools": ["10.64.0.0/10"]}, "members": {"clusters": ["depot", "shop"]}},
     }));
     let (decided, _) = bench.pass();
-    let members = crate::status::Members::judge(&bench.index, &decided);
-    let entries = members.not_ready.values().next().unwrap();
-    let depot = entries.iter().find(|it| it.name == "depot").unwrap();
+    let members = Members::judge(&bench.index, &decided);
+    let (link, spec) = decided.world.fleet.links.iter().next().unwrap();
+    let entries = members.entries(link, spec, &decided);
+    let depot = entries.first.iter().find(|it| it.name == "depot").unwrap();
     assert!(
         depot.message.contains("--cluster-name"),
         "{}",
@@ -397,7 +477,7 @@ fn a_hub_that_lost_a_block_in_use_stops_everything_until_the_administrator_says_
     let before = bench.peers().len();
     let grants = bench.index.ledgers.get("hub").unwrap().spec.grants.clone();
     let revision = replace_hub(&mut bench, json!([]), None);
-    let decided = decide(&bench.index, &mut bench.keeper);
+    let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
     assert_eq!(reason, "LedgersDisagree");
     for part in [
@@ -410,7 +490,7 @@ fn a_hub_that_lost_a_block_in_use_stops_everything_until_the_administrator_says_
     }
     // A word on something older does not count.
     replace_hub(&mut bench, json!([]), Some(revision - 1));
-    assert!(decide(&bench.index, &mut bench.keeper).trouble.is_some());
+    assert!(bench.decide().trouble.is_some());
     replace_hub(&mut bench, json!([]), Some(revision));
     bench.pass();
     let hub = bench.index.ledgers.get("hub").unwrap().clone();
@@ -428,7 +508,7 @@ fn a_block_that_somebody_else_holds_meanwhile_is_not_recorded_again_and_both_are
     bench.pass();
     let other = json!([{"prefix": "10.64.0.0/15", "use": "Pod", "owner": {"kind": "Cluster", "name": "other"}, "state": "Active"}]);
     replace_hub(&mut bench, other, Some(1000));
-    let decided = decide(&bench.index, &mut bench.keeper);
+    let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
     assert_eq!(reason, "LedgersDisagree");
     for part in ["10.64.0.0/15 of Cluster other", "by hand"] {
@@ -454,15 +534,16 @@ fn a_cluster_that_moves_to_another_link_gets_a_plan_above_the_one_it_carries_and
     bench.depot();
     bench.link("acme", "10.64.0.0/10", &["depot"]);
     bench.link("zeta", "10.200.0.0/16", &["shop"]);
-    let mut decided = decide(&bench.index, &mut bench.keeper);
-    let steps = plans(&bench.index, &mut decided).map(|step| {
+    let decided = bench.decide();
+    let found = plans(&bench.index, &decided, &About::All);
+    let steps = [found.gaining, found.awaited, found.late].map(|step| {
         let names = step.into_iter().map(|write| match write {
             Write::Plan(name, _) => name,
             other => panic!("{other:?} is no plan"),
         });
         names.collect::<Vec<_>>()
     });
-    assert_eq!(steps, [vec!["zeta"], vec!["acme"]]);
+    assert_eq!(steps, [vec!["zeta"], vec![], vec!["acme"]]);
     bench.pass();
     assert!(bench.revision("zeta") > revision);
     assert_eq!(bench.pass().1, 0);
@@ -474,7 +555,7 @@ fn a_deleted_plan_is_written_again_above_what_agents_carry_also_by_another_proce
         let (mut bench, revision) = aged();
         bench.carries("shop.b1", revision);
         if restart {
-            bench.keeper.seen = Seen::default();
+            bench.restart("lineage1");
         }
         bench.delete_plan();
         let (decided, _) = bench.pass();
@@ -539,23 +620,21 @@ fn a_write_that_was_refused_concerns_its_own_link_alone() {
     bench.link("zeta", "10.200.0.0/16", &["depot"]);
     bench.pass();
     bench.node("b3", "berlin", 9);
-    let (mut decided, _) = bench.pass();
-    let refuse = |link: Option<&str>| RefusedWrite {
-        link: link.map(|name| LinkName::new(name).unwrap()),
-        error: WriteError::Refused {
-            object: "peers shop.b3".to_owned(),
-            reason: "not welcome".to_owned(),
-        },
-    };
-    let peer = peers(&decided).pop();
-    assert!(peer.is_none_or(|write| link_of(&decided.world, &write).unwrap().as_str() == "acme"));
+    let (decided, _) = bench.pass();
+    let peer = bench.decide();
+    let peer = peers(&peer, &About::All).pop();
+    assert!(peer.is_none_or(|write| link_of(&decided, &write).unwrap().as_str() == "acme"));
     for (link, planned) in [
         (Some("acme"), [("acme", "False"), ("zeta", "True")]),
         (None, [("acme", "False"), ("zeta", "False")]),
     ] {
-        decided.refused = vec![refuse(link)];
-        let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
-        let changes = crate::status::changes(&bench.index, &decided, now);
+        let mut refused = Refused::default();
+        let error = WriteError::Refused {
+            object: "peers shop.b3".to_owned(),
+            reason: "not welcome".to_owned(),
+        };
+        refused.push(link.map(|name| LinkName::new(name).unwrap()), error);
+        let changes = bench.statuses(&decided, &refused);
         for (name, expected) in planned {
             let mut links = changes.links.iter();
             let (_, status) = links.find(|(object, _)| object.name_any() == name).unwrap();
@@ -573,15 +652,17 @@ fn events_tell_of_what_was_stored_and_of_nothing_else() {
     for peer in ["shop.b1", "shop.b2", "shop.o1"] {
         bench.carries(peer, 1);
     }
-    let (mut decided, _) = bench.pass();
-    let told = |bench: &Bench, decided: &Decided| {
-        let events = crate::status::done(&bench.index, decided);
+    let (decided, _) = bench.pass();
+    let told = |bench: &Bench| {
+        let events = crate::status::done(&bench.index, &decided, &bench.stored);
         let of_nodes = events.iter().filter(|it| it.reason == "PodCidrAssigned");
         of_nodes.count()
     };
-    assert_eq!(told(&bench, &decided), 3);
-    decided.stored.remove(&("Node", "b1".to_owned()));
-    assert_eq!(told(&bench, &decided), 2);
+    assert_eq!(told(&bench), 3);
+    bench.stored.remove(&("Node", "b1".to_owned()));
+    assert_eq!(told(&bench), 2);
 }
 
+#[path = "histories.rs"]
+mod histories;
 mod sliced;

@@ -104,7 +104,7 @@ fn what_a_frozen_ledger_holds_goes_on_and_what_it_lacks_waits() {
     let mut seen = Seen::default();
     frozen(&mut seen, ledger(9, None));
     let (mut world, found) = frozen(&mut seen, ledger(4, None));
-    let notices = restrict(&mut world.fleet, &world.before.ledgers, &found);
+    let (notices, _) = restrict(&mut world.fleet, &world.before.ledgers, &found);
     let left: Vec<&str> = world
         .fleet
         .nodes

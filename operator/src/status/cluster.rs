@@ -1,42 +1,38 @@
 //! Status of a Cluster.
 
 use super::members::summary;
-use super::{Judgement, Members, accepted, conditions, count};
-use crate::index::Index;
-use crate::reconcile::Decided;
+use super::{Judged, Judgement, accepted, conditions, count};
+use crate::decided::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
-use tieline_core::cidr::PrefixSet;
-use tieline_core::ids::{ClusterName, NodeId, SiteName};
-use tieline_core::ledger::{LedgerName, Owner, State, Use};
+use tieline_core::ids::ClusterName;
+use tieline_core::ledger::LedgerName;
 use tieline_core::plan::listed;
-use tieline_crds::cluster::{Granted, NodeCount, SiteGrant};
+use tieline_crds::cluster::NodeCount;
 use tieline_crds::{Cluster, ClusterStatus};
 
-pub(super) fn status(
-    object: &Cluster,
-    index: &Index,
-    decided: &Decided,
-    members: &Members,
-    now: Timestamp,
-) -> ClusterStatus {
+pub(super) fn status(object: &Cluster, from: &Judged<'_>, now: Timestamp) -> ClusterStatus {
+    let Judged {
+        index,
+        decided,
+        members,
+        ..
+    } = *from;
     let name = object.name_any();
     let held = object.status.clone().unwrap_or_default();
     let cluster = ClusterName::new(name.as_str()).ok();
-    let known = cluster.as_ref().and_then(|it| members.known.get(it));
-    let nodes = known.copied().unwrap_or(0);
+    let cluster = cluster.as_ref();
+    let nodes = cluster.map_or(0, |it| members.known(it));
+    let none = BTreeMap::new();
     let entries = cluster
-        .as_ref()
-        .and_then(|it| members.nodes.get(it))
-        .cloned()
-        .unwrap_or_default();
-    let planned = cluster.as_ref().and_then(|it| members.planned.get(it));
-    let planned = planned.map(Vec::as_slice).unwrap_or_default();
-    let part = planned.len();
+        .and_then(|it| members.not_ready(it))
+        .unwrap_or(&none);
+    let planned = cluster.and_then(|it| members.planned(it));
+    let part = planned.map_or(0, BTreeSet::len);
     let ready_nodes = part.saturating_sub(entries.len());
     let accepted = accepted("Cluster", &name, decided);
-    let used = in_use(object, decided);
+    let used = decided.uses.uses_cluster(&name);
     let ready = if !accepted.holds() {
         Judgement::new(
             "Ready",
@@ -52,7 +48,7 @@ pub(super) fn status(
             "no ClusterLink names this cluster in spec.members.clusters",
         )
     } else if !entries.is_empty() {
-        Judgement::new("Ready", false, "NodesNotReady", summary(&entries, nodes))
+        Judgement::new("Ready", false, "NodesNotReady", summary(entries, nodes))
     } else if part < nodes {
         Judgement::new(
             "Ready",
@@ -75,7 +71,7 @@ pub(super) fn status(
             format!("all {nodes} nodes take part"),
         )
     };
-    let ledger = cluster.clone().map(LedgerName::Cluster);
+    let ledger = cluster.cloned().map(LedgerName::Cluster);
     let recorded = ledger
         .as_ref()
         .and_then(|it| index.ledgers.get(&it.to_string()));
@@ -87,9 +83,7 @@ pub(super) fn status(
             seen.unwrap_or_default().max(it.spec.revision)
         }),
         observed_generation: object.metadata.generation,
-        granted: cluster
-            .as_ref()
-            .and_then(|cluster| granted(cluster, planned, decided)),
+        granted: cluster.and_then(|cluster| members.granted(cluster)),
         nodes: Some(NodeCount {
             total: count(nodes),
             ready: count(ready_nodes),
@@ -103,25 +97,9 @@ pub(super) fn status(
     }
 }
 
-/// Whether a link names the cluster.
-pub(super) fn in_use(object: &Cluster, decided: &Decided) -> bool {
-    let Ok(name) = ClusterName::new(object.name_any()) else {
-        return false;
-    };
-    decided
-        .world
-        .fleet
-        .links
-        .values()
-        .any(|link| link.clusters.contains(&name))
-        || decided
-            .kept_plans()
-            .any(|plan| plan.cluster(&name).is_some())
-}
-
 fn waiting(decided: &Decided, cluster: &str, out: usize, total: usize) -> String {
     let texts: BTreeSet<String> = decided
-        .proposal
+        .proposal()
         .report
         .waiting
         .iter()
@@ -134,59 +112,4 @@ fn waiting(decided: &Decided, cluster: &str, out: usize, total: usize) -> String
         "{out} of {total} nodes do not take part yet{}{why}",
         if why.is_empty() { "" } else { ": " }
     )
-}
-
-fn granted(cluster: &ClusterName, planned: &[NodeId], decided: &Decided) -> Option<Granted> {
-    let hub = decided.proposal.ledgers.get(&LedgerName::Hub)?;
-    let pod_cidrs: PrefixSet = hub
-        .held(&Owner::Cluster(cluster.clone()), Use::Pod)
-        .collect();
-    let mut by_site: BTreeMap<SiteName, PrefixSet> = BTreeMap::new();
-    if let Some(ledger) = decided
-        .proposal
-        .ledgers
-        .get(&LedgerName::Cluster(cluster.clone()))
-    {
-        for grant in ledger
-            .grants
-            .iter()
-            .filter(|it| it.used_for == Use::Pod && it.state != State::Released)
-        {
-            if let Owner::Site(site) = &grant.owner {
-                by_site
-                    .entry(site.clone())
-                    .or_default()
-                    .insert(grant.prefix);
-            }
-        }
-    }
-    // Imported ranges lie in no site's chunk.
-    for node in planned
-        .iter()
-        .filter_map(|id| decided.proposal.nodes.get(id))
-    {
-        let site = by_site.entry(node.site.clone()).or_default();
-        for prefix in &node.pod_cidrs {
-            if !site.contains(*prefix) {
-                site.insert(*prefix);
-            }
-        }
-    }
-    let texts = |set: &PrefixSet, most: usize| {
-        set.iter()
-            .take(most)
-            .map(|prefix| prefix.to_string())
-            .collect()
-    };
-    Some(Granted {
-        pod_cidrs: texts(&pod_cidrs, 64),
-        by_site: by_site
-            .iter()
-            .take(1024)
-            .map(|(site, set)| SiteGrant {
-                site: site.to_string(),
-                pod_cidrs: texts(set, 256),
-            })
-            .collect(),
-    })
 }

@@ -1,10 +1,12 @@
 //! Events: only when something happened, told from what is written and what was there before.
 
 use super::{Changes, link::new_entries};
+use crate::decided::Decided;
 use crate::index::Index;
-use crate::reconcile::Decided;
+use crate::reconcile::Stored;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
+use tieline_core::ids::NodeId;
 use tieline_core::peer::AcceptedPeers;
 
 /// Something that happened.
@@ -22,18 +24,32 @@ pub struct Happening {
     pub action: &'static str,
 }
 
-/// What a pass did.
+/// What a pass did, told from what it stored.
 #[must_use]
-pub fn done(index: &Index, decided: &Decided) -> Vec<Happening> {
+pub fn done(index: &Index, decided: &Decided, stored: &Stored) -> Vec<Happening> {
     let mut happened = Vec::new();
     if decided.trouble.is_some() {
         return happened;
     }
-    for (id, node) in &decided.proposal.nodes {
-        let stored = |kind, name: &str| decided.stored.contains(&(kind, name.to_owned()));
-        if !node.assign.is_empty()
-            && stored("Node", id.node.as_str())
-            && let Some(object) = index.nodes.get(id.node.as_str())
+    let local = &decided.world.local;
+    for (kind, name) in stored {
+        let id = match *kind {
+            "Node" => name.parse().ok().map(|node| NodeId {
+                cluster: local.clone(),
+                node,
+            }),
+            "Peer" => decided.accepted.peers.get(name.as_str()).map(|it| NodeId {
+                cluster: it.cluster.clone(),
+                node: it.node.clone(),
+            }),
+            _ => None,
+        };
+        let Some((id, node)) = id.and_then(|id| decided.proposal().nodes.get_key_value(&id)) else {
+            continue;
+        };
+        if *kind == "Node"
+            && !node.assign.is_empty()
+            && let Some(object) = index.nodes.get(name)
         {
             let cidrs: Vec<String> = node.assign.iter().map(ToString::to_string).collect();
             happened.push(Happening {
@@ -49,10 +65,10 @@ pub fn done(index: &Index, decided: &Decided) -> Vec<Happening> {
                 .get(&node.peer)
                 .is_none_or(|peer| peer.keys.is_empty())
         };
-        if keyless(&decided.world.peers)
+        if *kind == "Peer"
+            && keyless(&decided.world.peers)
             && !keyless(&decided.accepted.peers)
-            && stored("Peer", node.peer.as_str())
-            && let Some(object) = index.peers.get(node.peer.as_str())
+            && let Some(object) = index.peers.get(name)
         {
             happened.push(Happening {
                 regarding: object.object_ref(&()),

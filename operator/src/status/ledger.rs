@@ -1,7 +1,7 @@
 //! Status of an AddressLedger.
 
 use super::{Judgement, conditions};
-use crate::reconcile::Decided;
+use crate::decided::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tieline_core::ledger::LedgerName;

@@ -1,26 +1,21 @@
 //! Status of a ClusterLink and of its NetworkPlan.
 
-use super::{Judgement, Members, accepted, conditions, count};
-use crate::index::Index;
-use crate::reconcile::Decided;
+use super::{Entries, Judged, Judgement, Members, accepted, conditions, count};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use std::collections::BTreeSet;
 use tieline_core::ids::LinkName;
-use tieline_core::plan::listed;
 use tieline_crds::cluster_link::{MemberCount, NotReady};
 use tieline_crds::network_plan::AppliedBy;
 use tieline_crds::{ClusterLink, ClusterLinkStatus, NetworkPlan, NetworkPlanStatus};
 
-/// Bound of `status.notReady` in the schema.
-const LISTED: usize = 100;
-
-pub(super) fn status(
-    object: &ClusterLink,
-    index: &Index,
-    decided: &Decided,
-    members: &Members,
-    now: Timestamp,
-) -> ClusterLinkStatus {
+pub(super) fn status(object: &ClusterLink, from: &Judged<'_>, now: Timestamp) -> ClusterLinkStatus {
+    let Judged {
+        index,
+        decided,
+        members,
+        ..
+    } = *from;
     let name = object.name_any();
     let held = object.status.clone().unwrap_or_default();
     let link = LinkName::new(name.as_str()).ok();
@@ -28,20 +23,18 @@ pub(super) fn status(
     let written = index.plans.get(&name).map(|plan| plan.spec.revision);
     let spec = &object.spec.members;
     let total = count(spec.clusters.len() + spec.sites.len() + spec.vpn_attachments.len());
-    let missing = link.and_then(|link| members.missing.get(link));
-    let unknown = link.is_none_or(|link| !decided.world.fleet.links.contains_key(link));
-    let ready = if unknown {
-        0
-    } else {
-        total.saturating_sub(count(missing.copied().unwrap_or(0)))
+    let wanted = link.and_then(|link| decided.world.fleet.links.get_key_value(link));
+    let entries = wanted.map(|(link, spec)| members.entries(link, spec, decided));
+    let ready = match (wanted, &entries) {
+        (Some((_, spec)), Some(entries)) => {
+            total.saturating_sub(count(members.missing(spec, entries, decided)))
+        }
+        _ => 0,
     };
-    let mut not_ready = link
-        .and_then(|link| members.not_ready.get(link))
-        .cloned()
-        .unwrap_or_default();
+    let not_ready = entries.unwrap_or_default();
 
     let accepted = accepted("ClusterLink", &name, decided);
-    let planned = planned(&name, link, written, decided);
+    let planned = planned(&name, link, written, from);
     let converged = converged(link, &not_ready, members, planned.holds());
     let all = Judgement::new(
         "Ready",
@@ -51,7 +44,7 @@ pub(super) fn status(
     );
     let some = format!(
         "{ready} of {total} members are ready{}",
-        reasons(&not_ready)
+        not_ready.reasons()
     );
     let ready_now = [&accepted, &planned, &converged]
         .into_iter()
@@ -62,13 +55,12 @@ pub(super) fn status(
         } else {
             Judgement::new("Ready", false, "MembersNotReady", some)
         });
-    not_ready.truncate(LISTED);
     ClusterLinkStatus {
         observed_generation: object.metadata.generation,
         plan_revision: written,
         members: Some(MemberCount { total, ready }),
-        not_ready,
-        paths: link.and_then(|link| members.paths.get(link)).copied(),
+        not_ready: not_ready.first,
+        paths: link.and_then(|link| members.paths(link)),
         conditions: conditions(
             &held.conditions,
             vec![ready_now, accepted, planned, converged],
@@ -82,17 +74,14 @@ fn planned(
     name: &str,
     link: Option<&LinkName>,
     written: Option<u64>,
-    decided: &Decided,
+    from: &Judged<'_>,
 ) -> Judgement {
+    let decided = from.decided;
     let no = |reason: &str, message: String| Judgement::new("Planned", false, reason, message);
     if let Some((reason, message)) = &decided.trouble {
         return no(reason, message.clone());
     }
-    let mut refused = decided
-        .refused
-        .iter()
-        .filter(|it| it.link.is_none() || it.link.as_ref() == link)
-        .map(|it| &it.error);
+    let mut refused = from.refused.of(link);
     if let Some(first) = refused.next() {
         let more = match refused.count() {
             0 => String::new(),
@@ -109,7 +98,7 @@ fn planned(
     if let Some(why) = link.and_then(|link| decided.too_large.get(link)) {
         return no("PlanTooLarge", why.clone());
     }
-    if let Some(withheld) = link.and_then(|link| decided.proposal.report.withheld.get(link)) {
+    if let Some(withheld) = link.and_then(|link| decided.proposal().report.withheld.get(link)) {
         let message = if withheld.is_empty() {
             "mode is Plan: nothing would change".to_owned()
         } else {
@@ -117,21 +106,24 @@ fn planned(
         };
         return no("Withheld", message);
     }
-    let refused = decided
-        .refusals()
-        .filter(|it| it.link.as_ref() == link && it.kind != "ClusterLink")
-        .count();
-    if refused > 0 {
-        let notices = decided
-            .refusals()
-            .filter(|it| it.link.as_ref() == link && it.kind != "ClusterLink");
-        let mut texts: Vec<String> = notices
+    let objections = &decided.objections;
+    let refusals: Vec<_> = match link {
+        Some(link) => objections
+            .of_link(link)
+            .filter(|(_, user)| *user)
+            .map(|(it, _)| it)
+            .collect(),
+        None => objections.of_no_link().collect(),
+    };
+    if !refusals.is_empty() {
+        let mut texts: Vec<String> = refusals
+            .iter()
             .map(|it| format!("{} {}: {}", it.kind, it.name, it.message))
             .collect();
         texts.sort();
         return no("Refused", texts.join("; "));
     }
-    let Some(plan) = link.and_then(|link| decided.proposal.plans.get(link)) else {
+    let Some(plan) = link.and_then(|link| decided.proposal().plans.get(link)) else {
         return no(
             "NoPlan",
             format!("there is no plan for ClusterLink {name} yet"),
@@ -155,14 +147,11 @@ fn planned(
 
 fn converged(
     link: Option<&LinkName>,
-    entries: &[NotReady],
+    entries: &Entries,
     members: &Members,
     planned: bool,
 ) -> Judgement {
-    let (applied, total) = link
-        .and_then(|link| members.applied.get(link))
-        .copied()
-        .unwrap_or_default();
+    let (applied, total) = link.map_or((0, 0), |link| members.applied(link));
     if total == 0 {
         let message = if planned {
             "the plan has no node yet"
@@ -174,7 +163,7 @@ fn converged(
     if applied < total {
         let message = format!(
             "{applied} of {total} nodes carry the plan{}",
-            reasons(entries)
+            entries.reasons()
         );
         return Judgement::new("Converged", false, "AgentsBehind", message);
     }
@@ -186,23 +175,9 @@ fn converged(
     )
 }
 
-/// The first reasons, in words.
-fn reasons(entries: &[NotReady]) -> String {
-    if entries.is_empty() {
-        return String::new();
-    }
-    let texts = entries
-        .iter()
-        .map(|it| format!("{} {}: {}", it.kind, it.name, it.reason));
-    format!(" ({})", listed(texts))
-}
-
 pub(super) fn plan_status(object: &NetworkPlan, members: &Members) -> NetworkPlanStatus {
     let link = LinkName::new(object.spec.link.as_str()).ok();
-    let (nodes, total) = link
-        .and_then(|link| members.applied.get(&link))
-        .copied()
-        .unwrap_or_default();
+    let (nodes, total) = link.map_or((0, 0), |link| members.applied(&link));
     NetworkPlanStatus {
         observed_generation: object.metadata.generation,
         applied_by: Some(AppliedBy { nodes, total }),
@@ -212,14 +187,13 @@ pub(super) fn plan_status(object: &NetworkPlan, members: &Members) -> NetworkPla
 
 /// The entries that an old status lacks: what became wrong.
 pub(super) fn new_entries<'a>(
-    held: &[NotReady],
+    held: &'a [NotReady],
     wanted: &'a [NotReady],
 ) -> impl Iterator<Item = &'a NotReady> {
-    let known: Vec<(String, String, String)> = held
-        .iter()
-        .map(|it| (it.kind.clone(), it.name.clone(), it.reason.clone()))
-        .collect();
-    wanted
-        .iter()
-        .filter(move |it| !known.contains(&(it.kind.clone(), it.name.clone(), it.reason.clone())))
+    let known: BTreeSet<(&str, &str, &str)> = held.iter().map(key).collect();
+    wanted.iter().filter(move |it| !known.contains(&key(it)))
+}
+
+fn key(entry: &NotReady) -> (&str, &str, &str) {
+    (&entry.kind, &entry.name, &entry.reason)
 }

@@ -1,37 +1,97 @@
-//! Which members are ready, and why the others are not.
+//! Which members are ready, and why the others are not. Sums are kept, and follow the nodes that changed.
 
+use super::entries::Entries;
+use super::ranges::{self, SiteRanges};
+use crate::decided::Decided;
 use crate::index::Index;
-use crate::reconcile::Decided;
 use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::cidr::{Prefix, PrefixSet};
 use tieline_core::fleet::Link;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName, SiteName, VpnName};
-use tieline_core::plan::Notice;
+use tieline_core::ledger::LedgerName;
 use tieline_core::plan::listed;
 use tieline_crds::Peer;
+use tieline_crds::cluster::Granted;
 use tieline_crds::cluster_link::{NotReady, PathCount};
 use tieline_crds::peer::{PeerPaths, VpnSessions};
 
 /// What is known about all members.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Members {
-    /// For each link: what is not ready, in order of kind and name.
-    pub not_ready: BTreeMap<LinkName, Vec<NotReady>>,
-    /// For each link: how many members are not ready.
-    pub missing: BTreeMap<LinkName, usize>,
-    /// For each link: paths.
-    pub paths: BTreeMap<LinkName, PathCount>,
-    /// For each link: nodes that carry the plan, and all planned ones.
-    pub applied: BTreeMap<LinkName, (u32, u32)>,
-    /// For each cluster: planned nodes that are not ready.
-    pub nodes: BTreeMap<ClusterName, BTreeMap<String, NotReady>>,
-    /// For each cluster: its planned nodes.
-    pub planned: BTreeMap<ClusterName, Vec<NodeId>>,
-    /// For each cluster: how many nodes are known.
-    pub known: BTreeMap<ClusterName, usize>,
-    /// For each VPN whose active gateway reports: sessions.
-    pub sessions: BTreeMap<VpnName, PathCount>,
-    /// For each site: its gateways.
-    pub gateways: BTreeMap<SiteName, Vec<GatewayState>>,
+    nodes: BTreeMap<NodeId, JudgedNode>,
+    links: BTreeMap<LinkName, OfLink>,
+    clusters: BTreeMap<ClusterName, OfCluster>,
+    sessions: BTreeMap<VpnName, Sum>,
+    gateways: BTreeMap<SiteName, BTreeMap<NodeId, GatewayState>>,
+    ranges: BTreeMap<ClusterName, SiteRanges>,
+    /// Every cluster's blocks, once there is a hub's ledger.
+    blocks: Option<BTreeMap<ClusterName, PrefixSet>>,
+}
+
+/// What one node adds to the sums.
+#[derive(Debug, Clone, PartialEq)]
+struct JudgedNode {
+    is_known: bool,
+    planned: Option<PlannedNode>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct PlannedNode {
+    link: LinkName,
+    site: SiteName,
+    pods: Vec<Prefix>,
+    carries: bool,
+    paths: Option<PeerPaths>,
+    sessions: Vec<(VpnName, PathCount)>,
+    gateway: Option<(SiteName, GatewayState)>,
+    entry: Option<NotReady>,
+}
+
+/// Counts, and how many told them. Agents tell what they like, so sums have room.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Sum {
+    tellers: usize,
+    up: u64,
+    total: u64,
+}
+
+impl Sum {
+    fn add(&mut self, count: PathCount) {
+        self.tellers += 1;
+        self.up += u64::from(count.up);
+        self.total += u64::from(count.total);
+    }
+
+    fn take(&mut self, count: PathCount) {
+        self.tellers -= 1;
+        self.up -= u64::from(count.up);
+        self.total -= u64::from(count.total);
+    }
+
+    fn told(&self) -> Option<PathCount> {
+        let number = |sum: u64| u32::try_from(sum).unwrap_or(u32::MAX);
+        (self.tellers > 0).then(|| PathCount {
+            up: number(self.up),
+            total: number(self.total),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct OfLink {
+    /// Nodes that carry the plan.
+    carrying: u32,
+    /// Planned nodes.
+    planned: u32,
+    paths: Sum,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct OfCluster {
+    known: usize,
+    planned: BTreeSet<NodeId>,
+    /// Planned nodes that are not ready, by name.
+    not_ready: BTreeMap<String, NotReady>,
 }
 
 /// A gateway and what its agent says of its paths.
@@ -47,158 +107,296 @@ pub struct GatewayState {
     pub paths: Option<PeerPaths>,
 }
 
+/// What the sums of one node's change concern beside its cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Concerned {
+    pub(super) links: BTreeSet<LinkName>,
+    pub(super) sites: BTreeSet<SiteName>,
+    pub(super) vpns: BTreeSet<VpnName>,
+}
+
 impl Members {
-    /// Judges everything. Every list is walked once, so that a large fleet costs no more than its size.
+    /// Judges everything.
     #[must_use]
     pub fn judge(index: &Index, decided: &Decided) -> Self {
         let mut members = Self::default();
-        members.judge_nodes(index, decided);
-        let mut owners: BTreeMap<&str, BTreeSet<&ClusterName>> = BTreeMap::new();
-        for id in decided.world.fleet.nodes.keys() {
-            *members.known.entry(id.cluster.clone()).or_default() += 1;
-            owners
-                .entry(id.node.as_str())
-                .or_default()
-                .insert(&id.cluster);
-        }
-        let mut notices: BTreeMap<&LinkName, Vec<&Notice>> = BTreeMap::new();
-        for notice in decided.notices().filter(|it| it.kind != "ClusterLink") {
-            if let Some(link) = &notice.link {
-                notices.entry(link).or_default().push(notice);
-            }
-        }
-        for (link, spec) in &decided.world.fleet.links {
-            let notices = notices.get(link).map(Vec::as_slice).unwrap_or_default();
-            let entries = members.entries(spec, notices, decided);
-            let missing = missing(&entries, spec, &owners);
-            members.missing.insert(link.clone(), missing);
-            members.not_ready.insert(link.clone(), entries);
+        members.follow_ledgers(decided.proposal().ledgers.keys(), decided);
+        let planned = decided.proposal().nodes.keys();
+        let all: BTreeSet<&NodeId> = decided.world.fleet.nodes.keys().chain(planned).collect();
+        for id in all {
+            members.update(id, index, decided);
         }
         members
     }
 
-    /// What is not ready in one link.
-    fn entries(&self, spec: &Link, notices: &[&Notice], decided: &Decided) -> Vec<NotReady> {
-        let mut entries: Vec<NotReady> = Vec::new();
-        for cluster in &spec.clusters {
-            entries.extend(
-                self.nodes
-                    .get(cluster)
-                    .into_iter()
-                    .flat_map(BTreeMap::values)
-                    .cloned(),
-            );
+    /// Judges one node again. Plans must be the same as before.
+    pub(super) fn update(&mut self, id: &NodeId, index: &Index, decided: &Decided) -> Concerned {
+        let mut concerned = Concerned::default();
+        let now = JudgedNode {
+            is_known: decided.world.fleet.nodes.contains_key(id),
+            planned: judge(id, index, decided),
+        };
+        if self.nodes.get(id) == Some(&now) {
+            return concerned;
         }
-        for it in notices {
-            entries.push(not_ready(
-                &it.kind,
-                &it.name,
-                &it.reason,
-                it.message.clone(),
-            ));
+        if let Some(before) = self.nodes.remove(id) {
+            concerned.note(&before);
+            self.take(id, before);
         }
-        for cluster in spec
-            .clusters
-            .iter()
-            .filter(|it| !self.planned.contains_key(*it))
-        {
-            let name = cluster.as_str();
-            let told = notices
-                .iter()
-                .any(|it| it.kind == "Node" || (it.kind == "Cluster" && it.name == name));
-            if !told {
-                let local = &decided.world.local;
-                let message = if cluster == local {
-                    format!("Cluster {cluster} has no node that takes part yet")
-                } else {
-                    format!(
-                        "this operator runs in cluster {local} (its --cluster-name) and knows the Nodes of that cluster only"
-                    )
-                };
-                entries.push(not_ready("Cluster", name, "NoNodes", message));
+        if now.is_known || now.planned.is_some() {
+            concerned.note(&now);
+            self.add(id, &now);
+            self.nodes.insert(id.clone(), now);
+        }
+        concerned
+    }
+
+    /// Reads ledgers again that have changed.
+    pub(super) fn follow_ledgers<'l>(
+        &mut self,
+        names: impl IntoIterator<Item = &'l LedgerName>,
+        decided: &Decided,
+    ) {
+        for name in names {
+            let LedgerName::Cluster(cluster) = name else {
+                self.blocks = ranges::blocks(decided);
+                continue;
+            };
+            let chunks = ranges::chunks(cluster, decided);
+            let held = self.ranges.get(cluster);
+            if held.is_some_and(|held| *held.chunks() == chunks) {
+                continue;
             }
+            let mut fresh = SiteRanges::new(chunks);
+            let of_cluster = self.clusters.get(cluster);
+            let planned = of_cluster.into_iter().flat_map(|it| &it.planned);
+            for node in planned.filter_map(|id| self.nodes.get(id)?.planned.as_ref()) {
+                fresh.add(&node.site, &node.pods);
+            }
+            self.ranges.insert(cluster.clone(), fresh);
+        }
+    }
+
+    fn add(&mut self, id: &NodeId, node: &JudgedNode) {
+        let of_cluster = self.clusters.entry(id.cluster.clone()).or_default();
+        of_cluster.known += usize::from(node.is_known);
+        let Some(planned) = &node.planned else { return };
+        of_cluster.planned.insert(id.clone());
+        let ranges = self.ranges.entry(id.cluster.clone()).or_default();
+        ranges.add(&planned.site, &planned.pods);
+        if let Some(entry) = &planned.entry {
+            let name = id.node.to_string();
+            of_cluster.not_ready.insert(name, entry.clone());
+        }
+        let of_link = self.links.entry(planned.link.clone()).or_default();
+        of_link.planned += 1;
+        of_link.carrying += u32::from(planned.carries);
+        if let Some(paths) = planned.paths {
+            of_link.paths.add(count_of(paths));
+        }
+        for (vpn, count) in &planned.sessions {
+            self.sessions.entry(vpn.clone()).or_default().add(*count);
+        }
+        if let Some((site, gateway)) = &planned.gateway {
+            let of_site = self.gateways.entry(site.clone()).or_default();
+            of_site.insert(id.clone(), gateway.clone());
+        }
+    }
+
+    fn take(&mut self, id: &NodeId, node: JudgedNode) {
+        let of_cluster = self.clusters.entry(id.cluster.clone()).or_default();
+        of_cluster.known -= usize::from(node.is_known);
+        let Some(planned) = node.planned else { return };
+        of_cluster.planned.remove(id);
+        let ranges = self.ranges.entry(id.cluster.clone()).or_default();
+        ranges.take(&planned.site, &planned.pods);
+        of_cluster.not_ready.remove(id.node.as_str());
+        let of_link = self.links.entry(planned.link).or_default();
+        of_link.planned -= 1;
+        of_link.carrying -= u32::from(planned.carries);
+        if let Some(paths) = planned.paths {
+            of_link.paths.take(count_of(paths));
+        }
+        for (vpn, count) in planned.sessions {
+            self.sessions.entry(vpn).or_default().take(count);
+        }
+        if let Some((site, _)) = planned.gateway {
+            self.gateways.entry(site).or_default().remove(id);
+        }
+    }
+
+    /// What is not ready in one link.
+    #[must_use]
+    pub fn entries(&self, link: &LinkName, spec: &Link, decided: &Decided) -> Entries {
+        let maps = spec.clusters.iter().filter_map(|it| self.not_ready(it));
+        let mut others: Vec<NotReady> = Vec::new();
+        for (it, _) in decided.objections.of_link(link) {
+            let message = it.message.clone();
+            others.push(not_ready(&it.kind, &it.name, &it.reason, message));
+        }
+        let told = |cluster: &ClusterName| {
+            decided.objections.of_link(link).any(|(it, _)| {
+                it.kind == "Node" || (it.kind == "Cluster" && it.name == cluster.as_str())
+            })
+        };
+        for cluster in &spec.clusters {
+            if self.planned(cluster).is_some_and(|nodes| !nodes.is_empty()) || told(cluster) {
+                continue;
+            }
+            let local = &decided.world.local;
+            let message = if cluster == local {
+                format!("Cluster {cluster} has no node that takes part yet")
+            } else {
+                format!(
+                    "this operator runs in cluster {local} (its --cluster-name) and knows the Nodes of that cluster only"
+                )
+            };
+            others.push(not_ready("Cluster", cluster.as_str(), "NoNodes", message));
         }
         for vpn in &spec.vpns {
             if let Some((reason, message)) = super::vpn::obstacle(vpn, decided, self) {
-                entries.push(not_ready("VpnAttachment", vpn.as_str(), &reason, message));
+                others.push(not_ready("VpnAttachment", vpn.as_str(), &reason, message));
             }
         }
         for site in &spec.sites {
             if let Some((reason, message)) = super::site::obstacle(site, self) {
-                entries.push(not_ready("Site", site.as_str(), &reason, message));
+                others.push(not_ready("Site", site.as_str(), &reason, message));
             }
         }
-        entries.sort_by(|a, b| {
-            (&a.kind, &a.name, &a.reason, &a.message)
-                .cmp(&(&b.kind, &b.name, &b.reason, &b.message))
+        Entries::of(maps, others)
+    }
+
+    /// How many members of a link are not ready, a cluster for its nodes too.
+    #[must_use]
+    pub fn missing(&self, spec: &Link, entries: &Entries, decided: &Decided) -> usize {
+        let node_of = |cluster: &ClusterName, name: &str| {
+            let node = name.parse().ok();
+            let id = node.map(|node| NodeId {
+                cluster: cluster.clone(),
+                node,
+            });
+            id.is_some_and(|id| decided.world.fleet.nodes.contains_key(&id))
+        };
+        let clusters = spec.clusters.iter().filter(|cluster| {
+            self.not_ready(cluster).is_some_and(|map| !map.is_empty())
+                || entries.has("Cluster", cluster.as_str())
+                || entries.other_nodes().any(|name| node_of(cluster, name))
         });
-        entries.dedup();
-        entries
+        let sites = spec.sites.iter();
+        let sites = sites.filter(|it| entries.has("Site", it.as_str()));
+        let vpns = spec.vpns.iter();
+        let vpns = vpns.filter(|it| entries.has("VpnAttachment", it.as_str()));
+        clusters.count() + sites.count() + vpns.count()
     }
 
     /// Why a node is not ready, if it is not.
     pub(super) fn node(&self, id: &NodeId) -> Option<&NotReady> {
-        self.nodes.get(&id.cluster)?.get(id.node.as_str())
+        self.not_ready(&id.cluster)?.get(id.node.as_str())
     }
 
-    /// The gateways of a site.
-    pub(super) fn gateways(&self, site: &SiteName) -> &[GatewayState] {
+    /// The planned nodes of a cluster that are not ready, by name.
+    pub(super) fn not_ready(&self, cluster: &ClusterName) -> Option<&BTreeMap<String, NotReady>> {
+        Some(&self.clusters.get(cluster)?.not_ready)
+    }
+
+    /// The planned nodes of a cluster.
+    pub(super) fn planned(&self, cluster: &ClusterName) -> Option<&BTreeSet<NodeId>> {
+        Some(&self.clusters.get(cluster)?.planned)
+    }
+
+    /// How many nodes of a cluster are known.
+    pub(super) fn known(&self, cluster: &ClusterName) -> usize {
+        self.clusters.get(cluster).map_or(0, |it| it.known)
+    }
+
+    /// The ranges of a cluster and of its sites, once there is a hub's ledger.
+    pub(super) fn granted(&self, cluster: &ClusterName) -> Option<Granted> {
+        let blocks = self.blocks.as_ref()?;
+        let none = (PrefixSet::new(), SiteRanges::default());
+        let ranges = self.ranges.get(cluster).unwrap_or(&none.1);
+        Some(ranges.told(blocks.get(cluster).unwrap_or(&none.0)))
+    }
+
+    /// Nodes that carry a link's plan, and all planned ones.
+    pub(super) fn applied(&self, link: &LinkName) -> (u32, u32) {
+        let of_link = self.links.get(link);
+        of_link.map_or((0, 0), |it| (it.carrying, it.planned))
+    }
+
+    /// The paths of a link, when anybody reports some.
+    pub(super) fn paths(&self, link: &LinkName) -> Option<PathCount> {
+        self.links.get(link)?.paths.told()
+    }
+
+    /// The sessions of a VPN, when its active gateway reports some.
+    pub(super) fn sessions(&self, vpn: &VpnName) -> Option<PathCount> {
+        self.sessions.get(vpn)?.told()
+    }
+
+    /// The gateways of a site, in order of their nodes.
+    pub(super) fn gateways(&self, site: &SiteName) -> impl Iterator<Item = &GatewayState> {
         self.gateways
             .get(site)
-            .map(Vec::as_slice)
-            .unwrap_or_default()
+            .into_iter()
+            .flat_map(BTreeMap::values)
     }
+}
 
-    fn judge_nodes(&mut self, index: &Index, decided: &Decided) {
-        for (id, node) in &decided.proposal.nodes {
-            let peer = index.peers.get(node.peer.as_str()).map(AsRef::as_ref);
-            let revision = decided
-                .proposal
-                .plans
-                .get(&node.link)
-                .map_or(0, |plan| plan.revision);
-            let count = self.applied.entry(node.link.clone()).or_default();
-            count.1 += 1;
-            count.0 += u32::from(applied_revision(peer) >= revision && revision > 0);
-            let paths = peer.and_then(paths_of);
-            if let Some(paths) = paths {
-                let sum = self.paths.entry(node.link.clone()).or_default();
-                sum.up += paths.up;
-                sum.total += paths.total;
-            }
-            for sessions in peer.map(sessions_of).unwrap_or_default() {
-                // A node speaks for the attachments that it is a gateway of, and for no other.
-                let known = decided.attachments.iter().find(|(name, it)| {
-                    name.as_str() == sessions.name && it.gateways.contains(&node.peer)
-                });
-                if let Some((name, _)) = known {
-                    let sum = self.sessions.entry(name.clone()).or_default();
-                    sum.total += sessions.total;
-                    sum.up += sessions.up.min(sessions.total);
-                }
-            }
-            if let Some(rank) = node.gateway_rank {
-                let gateway = GatewayState {
-                    id: id.clone(),
-                    rank,
-                    peer: node.peer.clone(),
-                    paths,
-                };
-                self.gateways
-                    .entry(node.site.clone())
-                    .or_default()
-                    .push(gateway);
-            }
-            if let Some(entry) = judge_node(id, peer, decided, &node.peer, revision) {
-                let of_cluster = self.nodes.entry(id.cluster.clone()).or_default();
-                of_cluster.insert(id.node.to_string(), entry);
-            }
-            self.planned
-                .entry(id.cluster.clone())
-                .or_default()
-                .push(id.clone());
-        }
+impl Concerned {
+    fn note(&mut self, node: &JudgedNode) {
+        let Some(planned) = &node.planned else { return };
+        self.links.insert(planned.link.clone());
+        let vpns = planned.sessions.iter();
+        self.vpns.extend(vpns.map(|(vpn, _)| vpn.clone()));
+        let site = planned.gateway.iter();
+        self.sites.extend(site.map(|(site, _)| site.clone()));
     }
+}
+
+fn count_of(paths: PeerPaths) -> PathCount {
+    PathCount {
+        up: paths.up,
+        total: paths.total,
+    }
+}
+
+/// What a planned node adds to the sums.
+fn judge(id: &NodeId, index: &Index, decided: &Decided) -> Option<PlannedNode> {
+    let node = decided.proposal().nodes.get(id)?;
+    let peer = index.peers.get(node.peer.as_str()).map(AsRef::as_ref);
+    let plan = decided.proposal().plans.get(&node.link);
+    let revision = plan.map_or(0, |plan| plan.revision);
+    let paths = peer.and_then(paths_of);
+    // A node speaks for the attachments that it is a gateway of, and for no other.
+    let own = |it: &VpnSessions| {
+        let (name, attachment) = decided.attachments.get_key_value(it.name.as_str())?;
+        let count = PathCount {
+            up: it.up.min(it.total),
+            total: it.total,
+        };
+        let speaks = attachment.gateways.contains(&node.peer);
+        speaks.then(|| (name.clone(), count))
+    };
+    let sessions = peer.map(sessions_of).unwrap_or_default();
+    let gateway = node.gateway_rank.map(|rank| {
+        let state = GatewayState {
+            id: id.clone(),
+            rank,
+            peer: node.peer.clone(),
+            paths,
+        };
+        (node.site.clone(), state)
+    });
+    Some(PlannedNode {
+        link: node.link.clone(),
+        site: node.site.clone(),
+        pods: node.pod_cidrs.clone(),
+        carries: applied_revision(peer) >= revision && revision > 0,
+        paths,
+        sessions: sessions.iter().filter_map(own).collect(),
+        gateway,
+        entry: judge_node(id, peer, decided, &node.peer, revision),
+    })
 }
 
 /// Why one node is not ready; the first reason that applies, from the bottom up.
@@ -229,7 +427,7 @@ fn judge_node(
             ),
         );
     }
-    let planned = decided.proposal.nodes.get(id);
+    let planned = decided.proposal().nodes.get(id);
     if planned.is_some_and(|node| !node.assign.is_empty()) && !decided.carries_a_plan(name) {
         return no(
             "NoAgent",
@@ -293,36 +491,6 @@ fn judge_node(
         );
     }
     None
-}
-
-/// How many members of the link have an entry, a cluster by its nodes too.
-fn missing(
-    entries: &[NotReady],
-    spec: &Link,
-    owners: &BTreeMap<&str, BTreeSet<&ClusterName>>,
-) -> usize {
-    let has: BTreeSet<(&str, &str)> = entries
-        .iter()
-        .map(|it| (it.kind.as_str(), it.name.as_str()))
-        .collect();
-    let by_nodes: BTreeSet<&ClusterName> = entries
-        .iter()
-        .filter(|it| it.kind == "Node")
-        .flat_map(|it| owners.get(it.name.as_str()).into_iter().flatten().copied())
-        .collect();
-    let clusters = spec
-        .clusters
-        .iter()
-        .filter(|it| by_nodes.contains(it) || has.contains(&("Cluster", it.as_str())));
-    let sites = spec
-        .sites
-        .iter()
-        .filter(|it| has.contains(&("Site", it.as_str())));
-    let vpns = spec
-        .vpns
-        .iter()
-        .filter(|it| has.contains(&("VpnAttachment", it.as_str())));
-    clusters.count() + sites.count() + vpns.count()
 }
 
 /// An entry within the bounds of the schema.

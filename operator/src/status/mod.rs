@@ -4,18 +4,23 @@
 //! transition time is kept while the condition's status stays.
 
 mod cluster;
+mod due;
+mod entries;
 mod events;
 mod ledger;
 mod link;
 mod members;
+mod ranges;
 mod site;
 mod vpn;
 
+pub use due::Due;
+pub use entries::Entries;
 pub use events::{Happening, done, happenings};
 pub use members::{GatewayState, Members, paths_of};
 
+use crate::decided::{Decided, Refused};
 use crate::index::Index;
-use crate::reconcile::Decided;
 use crate::write::{IN_USE, differs};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -51,64 +56,79 @@ pub struct Changes {
     pub vpns_in_use: Vec<(Arc<VpnAttachment>, bool)>,
 }
 
-/// What has to be written after a decision. `now` becomes the transition time of what changes.
+/// What statuses are judged from.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    /// The objects.
+    pub index: &'a Index,
+    /// What was decided on them.
+    pub decided: &'a Decided,
+    /// Which members are ready.
+    pub members: &'a Members,
+    /// What the API server refused.
+    pub refused: &'a Refused,
+}
+
+impl Changes {
+    /// Whether nothing has to be written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What has to be written of what is due. `now` becomes the transition time of what changes.
 #[must_use]
-pub fn changes(index: &Index, decided: &Decided, now: Timestamp) -> Changes {
-    let members = Members::judge(index, decided);
+pub fn changes(from: &Judged<'_>, due: &Due, now: Timestamp) -> Changes {
+    let index = from.index;
     let mut changes = Changes::default();
-    for (_, object) in index.links.iter() {
-        let status = link::status(object, index, decided, &members, now);
+    for object in due.links.iter().filter_map(|it| index.links.get(it)) {
+        let status = link::status(object, from, now);
         keep_changed(&mut changes.links, object, object.status.as_ref(), status);
     }
-    for (_, object) in index.clusters.iter() {
-        let status = cluster::status(object, index, decided, &members, now);
+    for object in due.clusters.iter().filter_map(|it| index.clusters.get(it)) {
+        let status = cluster::status(object, from, now);
         keep_changed(
             &mut changes.clusters,
             object,
             object.status.as_ref(),
             status,
         );
-        keep_label(
-            &mut changes.clusters_in_use,
-            object,
-            cluster::in_use(object, decided),
-        );
+        let used = from.decided.uses.uses_cluster(&object.name_any());
+        keep_label(&mut changes.clusters_in_use, object, used);
     }
-    for (_, object) in index.sites.iter() {
-        let used = site::users(object, decided);
+    for object in due.sites.iter().filter_map(|it| index.sites.get(it)) {
+        let used: Vec<&String> = from.decided.uses.of_site(&object.name_any()).collect();
         keep_label(&mut changes.sites_in_use, object, !used.is_empty());
-        let status = site::status(object, decided, &members, &used, now);
+        let status = site::status(object, from, &used, now);
         keep_changed(&mut changes.sites, object, object.status.as_ref(), status);
     }
-    for (_, object) in index.vpns.iter() {
-        let status = vpn::status(object, decided, &members, now);
+    for object in due.vpns.iter().filter_map(|it| index.vpns.get(it)) {
+        let status = vpn::status(object, from, now);
         keep_changed(&mut changes.vpns, object, object.status.as_ref(), status);
-        keep_label(
-            &mut changes.vpns_in_use,
-            object,
-            vpn::in_use(object, decided),
-        );
+        let used = from.decided.uses.uses_vpn(&object.name_any());
+        keep_label(&mut changes.vpns_in_use, object, used);
     }
     // A slice is part of its ledger, whose head has the status.
-    let heads = index.ledgers.iter().filter(|(name, _)| !name.contains('.'));
-    for (_, object) in heads {
-        let status = ledger::status(object, decided, now);
+    let heads = due.ledgers.iter().filter(|name| !name.contains('.'));
+    for object in heads.filter_map(|it| index.ledgers.get(it)) {
+        let status = ledger::status(object, from.decided, now);
         keep_changed(&mut changes.ledgers, object, object.status.as_ref(), status);
     }
-    for (_, object) in index.plans.iter() {
-        let status = link::plan_status(object, &members);
+    for object in due.plans.iter().filter_map(|it| index.plans.get(it)) {
+        let status = link::plan_status(object, from.members);
         keep_changed(&mut changes.plans, object, object.status.as_ref(), status);
     }
     changes
 }
 
-fn keep_changed<K, S: Serialize>(
+fn keep_changed<K, S: Serialize + PartialEq>(
     into: &mut Vec<(Arc<K>, S)>,
     object: &Arc<K>,
     held: Option<&S>,
     wanted: S,
 ) {
-    if differs(&wanted, held) {
+    if held != Some(&wanted) && differs(&wanted, held) {
         into.push((object.clone(), wanted));
     }
 }
@@ -218,20 +238,12 @@ fn clipped(mut text: String, limit: usize) -> String {
 }
 
 /// Accepted, for an object that is or is not readable.
-fn accepted(kind: &str, name: &str, decided: &Decided) -> Judgement {
-    let invalid = decided
-        .world
-        .invalid
-        .iter()
-        .find(|it| it.kind == kind && it.name == name);
-    if let Some(invalid) = invalid {
+fn accepted(kind: &'static str, name: &str, decided: &Decided) -> Judgement {
+    if let Some(invalid) = decided.objections.invalid(kind, name) {
         let message = format!("{}: {}", invalid.field, invalid.message);
         return Judgement::new("Accepted", false, "Invalid", message);
     }
-    let refusals: Vec<_> = decided
-        .refusals()
-        .filter(|it| it.kind == kind && it.name == name)
-        .collect();
+    let refusals = decided.objections.refusals(kind, name);
     match refusals.first() {
         None => Judgement::new("Accepted", true, "Accepted", "nothing to object to"),
         Some(first) => {

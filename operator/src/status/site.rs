@@ -1,10 +1,8 @@
 //! Status of a Site.
 
-use super::{Judgement, Members, accepted, conditions};
-use crate::reconcile::Decided;
+use super::{GatewayState, Judged, Judgement, Members, accepted, conditions};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use std::collections::BTreeSet;
 use tieline_core::ids::SiteName;
 use tieline_core::plan::listed;
 use tieline_crds::site::SiteGateway;
@@ -12,15 +10,17 @@ use tieline_crds::{Site, SiteStatus};
 
 pub(super) fn status(
     object: &Site,
-    decided: &Decided,
-    members: &Members,
-    users: &BTreeSet<String>,
+    from: &Judged<'_>,
+    users: &[&String],
     now: Timestamp,
 ) -> SiteStatus {
     let name = object.name_any();
     let held = object.status.clone().unwrap_or_default();
-    let states = SiteName::new(name.as_str())
-        .map_or_else(|_| Vec::new(), |site| members.gateways(&site).to_vec());
+    let site = SiteName::new(name.as_str()).ok();
+    let states: Vec<&GatewayState> = site
+        .iter()
+        .flat_map(|site| from.members.gateways(site))
+        .collect();
     let mut gateways: Vec<SiteGateway> = states
         .iter()
         .map(|it| SiteGateway {
@@ -77,53 +77,16 @@ pub(super) fn status(
         gateways,
         conditions: conditions(
             &held.conditions,
-            vec![accepted("Site", &name, decided), reachable, in_use],
+            vec![accepted("Site", &name, from.decided), reachable, in_use],
             object.metadata.generation,
             now,
         ),
     }
 }
 
-/// Who uses the site, in words.
-pub(super) fn users(object: &Site, decided: &Decided) -> BTreeSet<String> {
-    let name = object.name_any();
-    let mut users = BTreeSet::new();
-    for (link, spec) in &decided.world.fleet.links {
-        let named = spec.sites.iter().any(|site| site.as_str() == name);
-        let transit = spec
-            .topology
-            .transit_site
-            .as_ref()
-            .is_some_and(|site| site.as_str() == name);
-        let planned = decided
-            .proposal
-            .plans
-            .get(link)
-            .is_some_and(|plan| plan.sites.iter().any(|site| site.name.as_str() == name));
-        if named || transit || planned {
-            users.insert(format!("ClusterLink {link}"));
-        }
-        for vpn in &spec.vpns {
-            if decided.world.fleet.vpns.get(vpn).is_some_and(|vpn| {
-                vpn.site.as_str() == name
-                    || vpn.allow_sites.iter().any(|site| site.as_str() == name)
-            }) {
-                users.insert(format!("VpnAttachment {vpn}"));
-            }
-        }
-    }
-    for plan in decided
-        .kept_plans()
-        .filter(|plan| plan.sites.iter().any(|site| site.name.as_str() == name))
-    {
-        users.insert(format!("ClusterLink {}", plan.link));
-    }
-    users
-}
-
 /// What keeps the LAN of a member site from being reachable: reason and message.
 pub(super) fn obstacle(site: &SiteName, members: &Members) -> Option<(String, String)> {
-    let gateways = members.gateways(site);
+    let gateways: Vec<&GatewayState> = members.gateways(site).collect();
     if gateways.is_empty() {
         let message = format!("no node in site {site} is a gateway, so nobody carries its LAN");
         return Some(("NoGateway".to_owned(), message));

@@ -1,12 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::world;
+use crate::{restore, world};
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
-use tieline_core::claims::accept;
-use tieline_core::ids::{Lineage, LinkName};
-use tieline_core::plan::plan;
+use tieline_core::ids::Lineage;
 use tieline_crds::Peer;
 
 fn at(second: i64) -> Timestamp {
@@ -95,24 +92,10 @@ fn paths_and_sessions_are_what_the_agent_counted_whatever_its_messages_say() {
 
 /// What is decided on an index when nothing is wrong in it.
 fn decided(index: &Index) -> Decided {
+    let (mut memory, mut seen) = (world::Memory::default(), restore::Seen::default());
     let lineage = Lineage::new("lineage1").unwrap();
     let cluster = "shop".parse().unwrap();
-    let world = world::read(index, &mut world::Memory::default(), &cluster, &lineage);
-    let proposal = plan(&world.fleet, &world.before);
-    let accepted = accept(&proposal, &world.peers, &world.claims);
-    Decided {
-        world,
-        proposal,
-        accepted,
-        attachments: BTreeMap::new(),
-        frozen: BTreeMap::new(),
-        spent: BTreeSet::new(),
-        disagreements: Vec::new(),
-        too_large: BTreeMap::new(),
-        trouble: None,
-        stored: BTreeSet::new(),
-        refused: Vec::new(),
-    }
+    Decided::full(index, &mut memory, &mut seen, &cluster, &lineage)
 }
 
 /// Cluster shop, whose nodes n1 and n2 stand in one site: n1 is its gateway.
@@ -155,9 +138,12 @@ fn a_node_that_wants_no_path_is_ready_only_when_it_is_an_accepted_gateway() {
         for (node, (accepted, paths)) in [("n1", n1), ("n2", n2)] {
             report(&mut index, node, accepted, paths, paths);
         }
-        let members = Members::judge(&index, &decided(&index));
-        let entries = &members.not_ready[&LinkName::new("acme").unwrap()];
+        let decided = decided(&index);
+        let members = Members::judge(&index, &decided);
+        let (link, spec) = decided.world.fleet.links.iter().next().unwrap();
+        let entries = members.entries(link, spec, &decided);
         let reasons = entries
+            .first
             .iter()
             .map(|it| format!("{}: {}", it.name, it.reason));
         reasons.collect::<Vec<_>>()

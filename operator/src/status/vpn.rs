@@ -1,7 +1,7 @@
 //! Status of a VpnAttachment. Holds no secret.
 
-use super::{Judgement, Members, accepted, conditions};
-use crate::reconcile::Decided;
+use super::{Judged, Judgement, Members, accepted, conditions};
+use crate::decided::Decided;
 use crate::vpn::config_secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -11,10 +11,12 @@ use tieline_crds::{VpnAttachment, VpnAttachmentStatus};
 
 pub(super) fn status(
     object: &VpnAttachment,
-    decided: &Decided,
-    members: &Members,
+    from: &Judged<'_>,
     now: Timestamp,
 ) -> VpnAttachmentStatus {
+    let Judged {
+        decided, members, ..
+    } = *from;
     let name = object.name_any();
     let held = object.status.clone().unwrap_or_default();
     let vpn = VpnName::new(name.as_str()).ok();
@@ -23,11 +25,8 @@ pub(super) fn status(
     let no = |reason: &str, message: String| Judgement::new("Ready", false, reason, message);
     let ready = match attachment {
         _ if !accepted.holds() => no(&accepted.reason, accepted.message.clone()),
-        None if in_use(object, decided) => {
-            let why = decided
-                .notices()
-                .find(|it| it.kind == "VpnAttachment" && it.name == name);
-            match why {
+        None if decided.uses.uses_vpn(&name) => {
+            match decided.objections.first("VpnAttachment", &name) {
                 Some(notice) => no(&notice.reason, notice.message.clone()),
                 None => no("NotPlanned", "no plan carries this VPN yet".to_owned()),
             }
@@ -57,10 +56,7 @@ pub(super) fn status(
         local_endpoints: attachment
             .map(|it| it.endpoints.clone())
             .unwrap_or_default(),
-        sessions: vpn
-            .as_ref()
-            .and_then(|vpn| members.sessions.get(vpn))
-            .copied(),
+        sessions: vpn.as_ref().and_then(|vpn| members.sessions(vpn)),
         config_secret: attachment
             .filter(|it| it.public_key.is_some())
             .map(|_| SecretName {
@@ -73,20 +69,6 @@ pub(super) fn status(
             now,
         ),
     }
-}
-
-/// Whether a link names the VPN.
-pub(super) fn in_use(object: &VpnAttachment, decided: &Decided) -> bool {
-    let name = object.name_any();
-    decided
-        .world
-        .fleet
-        .links
-        .values()
-        .any(|link| link.vpns.iter().any(|it| it.as_str() == name))
-        || decided
-            .kept_plans()
-            .any(|plan| plan.vpns.iter().any(|it| it.name.as_str() == name))
 }
 
 /// What keeps a planned VPN from carrying traffic: reason and message.
@@ -111,14 +93,14 @@ pub(super) fn obstacle(
             );
             return Some(("KeyNotDelivered".to_owned(), message));
         }
-        let of_site = members.gateways(&decided.world.fleet.vpns.get(vpn)?.site);
-        let state = of_site.iter().find(|it| it.peer == *gateway);
+        let mut of_site = members.gateways(&decided.world.fleet.vpns.get(vpn)?.site);
+        let state = of_site.find(|it| it.peer == *gateway);
         if let Some(entry) = state.and_then(|it| members.node(&it.id)) {
             let message = format!("Node {}: {}", entry.name, entry.message);
             return Some((entry.reason.clone(), message));
         }
     }
-    let sessions = members.sessions.get(vpn).copied().unwrap_or_default();
+    let sessions = members.sessions(vpn).unwrap_or_default();
     if sessions.total == 0 {
         let message = "the active gateway has not told of a session yet".to_owned();
         return Some(("NoSession".to_owned(), message));

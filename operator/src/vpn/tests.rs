@@ -143,7 +143,7 @@ fn only_gateways_with_a_sealing_key_get_a_box_and_only_they_open_it() {
     let (attachments, _) = attachments(&index, &plans(), &peers(), DEFAULT_PORT, &mut OsRng);
     let (key, claims) = claims(5);
     let mut peers = peers();
-    seal(&attachments, &mut peers, &claims, &mut OsRng);
+    seal_all(&attachments, &mut peers, &claims);
     let boxes = |peers: &AcceptedPeers, name: &str| {
         peers[&name.parse::<PeerName>().unwrap()].sealed.clone()
     };
@@ -169,7 +169,7 @@ fn a_box_is_made_anew_only_for_another_secret_or_another_recipient() {
     let mut step = |index: &Index, seed: Option<u8>| {
         let (attachments, _) = attachments(index, &plans(), &peers, DEFAULT_PORT, &mut OsRng);
         let claims = seed.map(|seed| claims(seed).1).unwrap_or_default();
-        seal(&attachments, &mut peers, &claims, &mut OsRng);
+        seal_all(&attachments, &mut peers, &claims);
         peers[&name].sealed.clone()
     };
     let first = step(&index, Some(5));
@@ -277,4 +277,14 @@ fn endpoints_have_the_port_that_agents_are_told() {
         .map(|port| port - DEFAULT_PORT + 31_000)
         .collect();
     assert_eq!(moved, expected);
+}
+
+fn seal_all(
+    attachments: &BTreeMap<VpnName, Attachment>,
+    peers: &mut AcceptedPeers,
+    claims: &BTreeMap<PeerName, Claim>,
+) {
+    for (name, peer) in peers {
+        seal(attachments, name, peer, claims, &mut OsRng);
+    }
 }

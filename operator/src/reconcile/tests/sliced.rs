@@ -1,6 +1,8 @@
 //! A ledger in slices: what a pass writes, where it may end, and who may disturb it.
 
 use super::*;
+use tieline_core::ledger::LedgerName;
+use tieline_crds::convert;
 
 /// A bench with a ledger that is sliced: 1,200 nodes hold a pod range and a mesh address each.
 fn sliced() -> Bench {
@@ -25,9 +27,9 @@ impl Bench {
 
     /// The writes of ledgers of a pass that ends after `steps` of them.
     fn ends_after(&mut self, steps: usize) -> Vec<(&'static str, String)> {
-        let decided = decide(&self.index, &mut self.keeper);
+        let decided = self.decide();
         assert_eq!(decided.trouble, None);
-        let all = ledgers::steps(&self.index, &decided).steps;
+        let all = ledgers::steps(&self.index, &decided, &About::All).steps;
         let writes: Vec<Write> = all.into_iter().take(steps).flatten().collect();
         let names = writes.iter().map(|write| write.object()).collect();
         writes.into_iter().for_each(|write| self.store(write));
@@ -43,8 +45,7 @@ fn with_slices_a_join_writes_the_head_and_a_peer_and_another_process_reads_the_s
     bench.node("late", "oslo", 9);
     assert_eq!(bench.pass().1, 2, "the head and a Peer");
     assert_eq!(bench.slices(), slices);
-    bench.keeper.memory = Memory::default();
-    bench.keeper.seen = Seen::default();
+    bench.restart("lineage1");
     assert_eq!(bench.pass().1, 0);
 }
 
@@ -66,14 +67,14 @@ fn a_pass_that_ends_between_slices_and_head_has_changed_nothing_and_leaves_nothi
     let mut bench = sliced();
     let node = Node::clone(bench.index.nodes.get("n7").unwrap());
     bench.index.delete(&node);
-    let before = decide(&bench.index, &mut bench.keeper).world.before.ledgers;
+    let before = bench.decide().world.before.ledgers;
     let written = bench.ends_after(3);
     assert_eq!(written.len(), 1, "{written:?}");
-    let after = decide(&bench.index, &mut bench.keeper).world.before.ledgers;
+    let after = bench.decide().world.before.ledgers;
     assert!(before == after, "what was written is named by nobody");
     // The node is back before another process goes on: the slice is a left-over.
     bench.index.apply(node);
-    bench.keeper.seen = Seen::default();
+    bench.restart("lineage1");
     bench.node("late", "oslo", 9);
     bench.pass();
     assert_eq!(bench.slices().len(), 2);
@@ -89,8 +90,15 @@ fn of_two_operators_that_believe_to_lead_the_late_one_changes_nothing() {
     // The late one decides that n7 is gone, and its writes are on their way.
     let mut late = bench.index.clone();
     late.delete(&Node::clone(late.nodes.get("n7").unwrap()));
-    let decided = decide(&late, &mut bench.keeper.again());
-    let on_their_way = ledgers::steps(&late, &decided).steps;
+    let mut other = keeper("lineage1");
+    let decided = Decided::full(
+        &late,
+        &mut other.memory,
+        &mut other.seen,
+        &other.cluster,
+        &other.fresh,
+    );
+    let on_their_way = ledgers::steps(&late, &decided, &About::All).steps;
     // The new one admits a node meanwhile, and that n8 is gone.
     bench.node("late", "oslo", 9);
     let gone = Node::clone(bench.index.nodes.get("n8").unwrap());
@@ -99,7 +107,7 @@ fn of_two_operators_that_believe_to_lead_the_late_one_changes_nothing() {
     let mut head = AddressLedger::clone(bench.index.ledgers.get("cluster-shop").unwrap());
     head.metadata.resource_version = Some("8".to_owned());
     bench.index.apply(head);
-    let before = decide(&bench.index, &mut bench.keeper).world.before.ledgers;
+    let before = bench.decide().world.before.ledgers;
     // The API server takes new objects, and refuses the head: it is not what it was.
     let mut refused = 0;
     for write in on_their_way.into_iter().flatten() {
@@ -116,7 +124,7 @@ fn of_two_operators_that_believe_to_lead_the_late_one_changes_nothing() {
         }
     }
     assert_eq!(refused, 1);
-    let after = decide(&bench.index, &mut bench.keeper).world.before.ledgers;
+    let after = bench.decide().world.before.ledgers;
     assert!(before == after);
     bench.node("later", "oslo", 9);
     bench.pass();
@@ -126,7 +134,7 @@ fn of_two_operators_that_believe_to_lead_the_late_one_changes_nothing() {
 #[test]
 fn a_ledger_that_is_one_object_moves_into_slices_at_its_first_change() {
     let mut bench = sliced();
-    let whole = decide(&bench.index, &mut bench.keeper).world.before.ledgers;
+    let whole = bench.decide().world.before.ledgers;
     let name = LedgerName::parse("cluster-shop").unwrap();
     for slice in bench.slices() {
         let slice = AddressLedger::clone(bench.index.ledgers.get(&slice).unwrap());
@@ -148,7 +156,7 @@ fn without_one_of_its_slices_nothing_is_decided_until_the_administrator_gives_it
     let lost = bench.slices()[0].clone();
     let slice = AddressLedger::clone(bench.index.ledgers.get(&lost).unwrap());
     bench.index.delete(&slice);
-    let decided = decide(&bench.index, &mut bench.keeper);
+    let decided = bench.decide();
     let (reason, message) = decided.trouble.clone().unwrap();
     assert_eq!(reason, "SliceMissing");
     for part in [
@@ -158,8 +166,7 @@ fn without_one_of_its_slices_nothing_is_decided_until_the_administrator_gives_it
     ] {
         assert!(message.contains(part), "no {part} in: {message}");
     }
-    let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
-    let changes = crate::status::changes(&bench.index, &decided, now);
+    let changes = bench.statuses(&decided, &Refused::default());
     let (_, status) = &changes
         .ledgers
         .iter()
@@ -200,7 +207,7 @@ fn a_head_whose_list_of_slices_an_older_definition_dropped_is_not_a_small_ledger
     let mut head = AddressLedger::clone(bench.index.ledgers.get("cluster-shop").unwrap());
     head.spec.slices.clear();
     bench.index.apply(head);
-    let decided = decide(&bench.index, &mut bench.keeper);
+    let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
     assert_eq!(reason, "RecordUnreadable");
     assert!(message.contains("there were 2"), "{message}");
@@ -211,21 +218,8 @@ fn slices_without_their_head_are_no_reason_to_begin_anew() {
     let mut bench = sliced();
     let head = AddressLedger::clone(bench.index.ledgers.get("cluster-shop").unwrap());
     bench.index.delete(&head);
-    let decided = decide(&bench.index, &mut bench.keeper);
+    let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
     assert_eq!(reason, "RecordUnreadable");
     assert!(message.contains("put cluster-shop back"), "{message}");
-}
-
-impl Keeper {
-    /// What another process knows.
-    fn again(&self) -> Self {
-        Self {
-            cluster: self.cluster.clone(),
-            fresh: self.fresh.clone(),
-            memory: Memory::default(),
-            seen: self.seen.clone(),
-            agent_port: self.agent_port,
-        }
-    }
 }
