@@ -6,7 +6,7 @@ use bench_core::fleet::{CLUSTERS, NODES, fleet, nothing, outcome};
 use bench_core::print;
 use peak_alloc::PeakAlloc;
 use tieline_core::check::check;
-use tieline_core::plan::plan;
+use tieline_core::plan::Planner;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -16,11 +16,11 @@ fn main() -> Result<()> {
     let nothing = nothing()?;
     ALLOCATOR.reset_peak_usage();
     let held = ALLOCATOR.current_usage();
-    let proposal = plan(&fleet, &nothing);
-    let findings = check(&fleet, &nothing, &proposal);
+    let planner = Planner::new(&fleet, nothing);
+    let findings = check(&fleet, planner.before(), planner.proposal());
     let peak = ALLOCATOR.peak_usage() - held;
     ensure!(findings.is_empty(), "{} findings", findings.len());
-    let work = outcome(&proposal);
+    let work = outcome(planner.proposal());
     let nodes = f64::from(CLUSTERS * NODES);
     print("peak of plan and check", &work, peak as f64, "bytes");
     print("peak for each node", &work, peak as f64 / nodes, "bytes");

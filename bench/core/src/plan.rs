@@ -3,16 +3,16 @@
 use anyhow::{Result, ensure};
 use bench_core::fleet::{CLUSTERS, NODES, cluster, fleet, join, nothing, outcome};
 use bench_core::{SAMPLES, print_time, sample};
+use std::collections::BTreeSet;
 use std::time::Instant;
-use tieline_core::check::check;
-use tieline_core::plan::{Before, plan};
+use tieline_core::check::{check, touched};
+use tieline_core::plan::{Planner, plan};
 
 pub(crate) fn measure() -> Result<()> {
     let mut fleet = fleet(CLUSTERS, NODES, 22)?;
     let nothing = nothing()?;
     // Not measured: the first one also fills caches and the allocator.
-    let first = plan(&fleet, &nothing);
-    let work = outcome(&first);
+    let work = outcome(&plan(&fleet, &nothing));
     for _ in 0..SAMPLES {
         let start = Instant::now();
         let proposal = sample("plan from nothing", &work, || plan(&fleet, &nothing));
@@ -21,25 +21,26 @@ pub(crate) fn measure() -> Result<()> {
         ensure!(findings.is_empty(), "{} findings", findings.len());
     }
 
-    let mut before = Before {
-        lineage: nothing.lineage,
-        ledgers: first.ledgers,
-        plans: first.plans,
-    };
+    let mut planner = Planner::new(&fleet, nothing);
     for number in 0..SAMPLES as u32 {
-        join(&mut fleet, &cluster(CLUSTERS / 2 + number)?, NODES)?;
+        let cluster = cluster(CLUSTERS / 2 + number)?;
+        join(&mut fleet, &cluster, NODES)?;
+        let changed = BTreeSet::from([cluster]);
         let start = Instant::now();
-        let proposal = plan(&fleet, &before);
-        let findings = check(&fleet, &before, &proposal);
+        planner.nodes_changed(&fleet, &changed);
+        let findings = touched(
+            &fleet,
+            planner.before(),
+            planner.proposal(),
+            planner.touched(),
+        );
         let time = start.elapsed();
         ensure!(findings.is_empty(), "{} findings", findings.len());
         print_time(
             "one node joins, planned and checked",
-            &outcome(&proposal),
+            &outcome(planner.proposal()),
             time,
         );
-        before.ledgers = proposal.ledgers;
-        before.plans = proposal.plans;
     }
     Ok(())
 }
