@@ -261,10 +261,10 @@ fn keep_height(index: &Index, world: &mut World, seen: &Seen) {
             peer.plan_revision.max(applied)
         });
     let height = remembered.chain(told).chain(carried).max().unwrap_or(0);
-    if let Some(hub) = world.before.ledgers.get_mut(&LedgerName::Hub) {
-        if hub.revision < height {
-            Arc::make_mut(hub).revision = height;
-        }
+    if let Some(hub) = world.before.ledgers.get_mut(&LedgerName::Hub)
+        && hub.revision < height
+    {
+        Arc::make_mut(hub).revision = height;
     }
 }
 
