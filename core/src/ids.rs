@@ -80,9 +80,19 @@ macro_rules! name_type {
             /// [`NameError`] when it is too long, or no name of this kind.
             #[allow(dead_code)]
             pub(crate) fn joined(parts: &[&str]) -> Result<Self, NameError> {
-                let text = parts.join(".");
                 debug_assert!(parts.iter().all(|part| is_subdomain(part)));
-                if text.len() <= MAX_OBJECT_NAME { Ok(Self(text.into())) } else { Err(NameError::$error(text)) }
+                // In place: plans of 100,000 nodes make as many names.
+                let (mut text, mut end) = ([b'.'; MAX_OBJECT_NAME], 0);
+                for part in parts {
+                    let begin = if end == 0 { 0 } else { end + 1 };
+                    end = begin + part.len();
+                    let Some(place) = text.get_mut(begin..end) else {
+                        return Err(NameError::$error(parts.join(".")));
+                    };
+                    place.copy_from_slice(part.as_bytes());
+                }
+                let text = std::str::from_utf8(&text[..end]).map_err(|_| NameError::$error(parts.join(".")))?;
+                Ok(Self(text.into()))
             }
 
             /// The name as text.

@@ -22,6 +22,9 @@ impl fmt::Display for Finding {
     }
 }
 
+/// A range that the hub grants to a cluster for a use.
+pub(super) type Block<'a> = (&'a ClusterName, Use, Prefix);
+
 /// What is looked at, and what was found.
 pub(super) struct Case<'a> {
     /// What users want and what nodes exist.
@@ -32,8 +35,8 @@ pub(super) struct Case<'a> {
     pub(super) proposal: &'a Proposal,
     /// The applied link of each cluster, as the proposed plans have it.
     pub(super) links: BTreeMap<&'a ClusterName, &'a LinkName>,
-    /// What the hub grants to each cluster.
-    blocks: BTreeMap<&'a ClusterName, Vec<(Use, Prefix)>>,
+    /// What the hub grants, in order of cluster.
+    blocks: Vec<Block<'a>>,
     findings: BTreeSet<Finding>,
 }
 
@@ -76,7 +79,7 @@ impl<'a> Case<'a> {
             before,
             proposal,
             links: BTreeMap::new(),
-            blocks: BTreeMap::new(),
+            blocks: Vec::new(),
             findings: BTreeSet::new(),
         }
     }
@@ -103,8 +106,17 @@ impl<'a> Case<'a> {
     }
 
     /// What the hub grants to a cluster.
-    pub(super) fn blocks(&self, cluster: &ClusterName) -> &[(Use, Prefix)] {
-        self.blocks.get(cluster).map_or(&[], Vec::as_slice)
+    pub(super) fn blocks_of(&self, cluster: &ClusterName) -> Vec<Block<'a>> {
+        let from = self.blocks.partition_point(|(owner, ..)| *owner < cluster);
+        let rest = self.blocks[from..].iter();
+        rest.take_while(|(owner, ..)| *owner == cluster)
+            .copied()
+            .collect()
+    }
+
+    /// What the hub grants, in order of cluster.
+    pub(super) fn blocks(&self) -> Vec<Block<'a>> {
+        self.blocks.clone()
     }
 
     /// Whether a cluster may have nodes in a site: pods inside their own site's ranges are normal.
@@ -118,30 +130,27 @@ impl<'a> Case<'a> {
             SiteSource::FromNodeLabel(label) => {
                 let mut nodes = self.fleet.nodes_of(name);
                 nodes.any(|(_, node)| {
-                    node.labels
-                        .get(label)
-                        .is_some_and(|own| own == site.as_str())
+                    let own = node.labels.get(label);
+                    own.is_some_and(|own| own == site.as_str())
                 })
             }
         }
     }
 }
 
-fn blocks(
-    proposal: &Proposal,
-    wanted: impl Fn(&ClusterName) -> bool,
-) -> BTreeMap<&ClusterName, Vec<(Use, Prefix)>> {
-    let mut blocks: BTreeMap<_, Vec<_>> = BTreeMap::new();
+fn blocks(proposal: &Proposal, wanted: impl Fn(&ClusterName) -> bool) -> Vec<Block<'_>> {
     let hub = proposal.ledgers.get(&LedgerName::Hub);
     let grants = hub.iter().flat_map(|hub| &hub.grants);
-    for grant in grants.filter(|grant| is_live(grant)) {
-        if let Owner::Cluster(cluster) = &grant.owner
-            && wanted(cluster)
-        {
-            let own = blocks.entry(cluster).or_default();
-            own.push((grant.used_for, grant.prefix));
-        }
-    }
+    let live = grants.filter(|grant| is_live(grant));
+    let mut blocks: Vec<Block<'_>> = live
+        .filter_map(|grant| match &grant.owner {
+            Owner::Cluster(cluster) if wanted(cluster) => {
+                Some((cluster, grant.used_for, grant.prefix))
+            }
+            _ => None,
+        })
+        .collect();
+    blocks.sort();
     blocks
 }
 

@@ -4,13 +4,13 @@ use super::case::{Case, is_live};
 use crate::ids::NodeId;
 use crate::ledger::{Grant, Ledger, LedgerName, Owner, State, Use};
 
-/// Proves it of one ledger.
-pub(super) fn check(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger) {
+/// Proves it of one ledger; `planned` says whether it may change now.
+pub(super) fn check(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger, planned: bool) {
     revision(case, name, ledger);
     // What is passed on as it was is not looked through.
     if !case.old(name).is_some_and(|old| std::ptr::eq(old, ledger)) {
         shape(case, name, ledger);
-        kept(case, name, ledger);
+        kept(case, name, ledger, planned);
     }
 }
 
@@ -80,13 +80,9 @@ fn revision(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger) {
 }
 
 /// Every grant of before is still held, unless its node is gone or has another range.
-fn kept(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger) {
+fn kept(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger, planned: bool) {
     let Some(old) = case.old(name) else { return };
-    let applied = match name {
-        LedgerName::Hub => true,
-        LedgerName::Cluster(cluster) => case.links.contains_key(cluster),
-    };
-    if !applied {
+    if !planned {
         if old != ledger {
             case.find(format!(
                 "ledger {name} changes, though its cluster is not planned"

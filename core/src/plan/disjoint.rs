@@ -42,6 +42,11 @@ impl<T> Disjoint<T> {
         })
     }
 
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// All entries in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Prefix, &T)> + '_ {
         self.0.iter().map(|(prefix, value)| (*prefix, value))

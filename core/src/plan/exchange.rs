@@ -9,7 +9,7 @@
 use super::report::Reporter;
 use crate::cidr::{Family, Prefix};
 use crate::fleet::{Addressing, Cluster, Topology};
-use crate::ids::{ClusterName, LinkName, NodeName, PeerName, SegmentName, SiteName};
+use crate::ids::{ClusterName, LinkName, NodeName, SegmentName, SiteName};
 use crate::ledger::Use;
 use crate::network_plan::{ClassPrefix, Gateway};
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ use std::net::IpAddr;
 /// What users want of a cluster, and of its link where that concerns the cluster.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wish<'a> {
+    /// Its place among the planned clusters, which are in order of name.
+    pub(super) at: usize,
     /// The cluster's name.
     pub(super) name: &'a ClusterName,
     /// What the user wants of it.
@@ -134,8 +136,8 @@ pub(super) struct BlockAsk {
 /// What a cluster brings to the network: all that the hub reads of it once its addresses are cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Offer {
-    /// Its segments by name.
-    pub(super) segments: BTreeMap<SegmentName, SegmentOffer>,
+    /// Its segments in order of name.
+    pub(super) segments: Vec<SegmentOffer>,
     /// Nodes that are left out, because a podCIDR of theirs is somebody else's.
     pub(super) clashes: Vec<NodeClash>,
     /// Shares that could not be cut, by use and family.
@@ -147,14 +149,16 @@ pub(super) struct Offer {
 /// A segment as its cluster offers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SegmentOffer {
+    /// Its name.
+    pub(super) name: SegmentName,
     /// Its site.
     pub(super) site: SiteName,
     /// Its pods' and nodes' prefixes, sorted.
     pub(super) prefixes: Vec<ClassPrefix>,
     /// Its gateways, sorted by rank.
     pub(super) gateways: Vec<Gateway>,
-    /// Each gateway's addresses on the underlay.
-    pub(super) underlay: BTreeMap<PeerName, Vec<IpAddr>>,
+    /// Its gateways' addresses on the underlay.
+    pub(super) underlay: Vec<IpAddr>,
 }
 
 /// A node that is left out, because a podCIDR of its is somebody else's.

@@ -11,8 +11,8 @@ use super::single::{Pass, Planned, Settled, alone, node_addresses, run};
 use super::withheld;
 use crate::cidr::PrefixSet;
 use crate::fleet::{Fleet, Mode};
-use crate::ids::{ClusterName, LinkName, NodeId, NodeName};
-use crate::ledger::LedgerName;
+use crate::ids::{ClusterName, LinkName, NodeId};
+use crate::ledger::{LedgerName, Ledgers};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -170,7 +170,7 @@ impl State {
         clusters: &BTreeSet<ClusterName>,
     ) -> Option<Touched> {
         let mut touched = Touched::default();
-        let mut planned = Vec::new();
+        let (mut planned, mut nodes) = (Vec::new(), Vec::new());
         // Every cluster's addresses are looked at, whatever the others do.
         let mut quiet = true;
         for cluster in clusters {
@@ -180,7 +180,7 @@ impl State {
             .iter()
             .filter_map(|it| self.settled.get_key_value(it))
         {
-            match alone(fleet, before, name, settled).filter(|_| quiet) {
+            match alone(fleet, before, name, settled, &mut nodes).filter(|_| quiet) {
                 Some(new) if new.settled.is_same_to_the_hub(settled) => planned.push(new),
                 _ => quiet = false,
             }
@@ -189,7 +189,7 @@ impl State {
             }
         }
         if quiet {
-            self.take_in_clusters(planned, &mut touched);
+            self.take_in_clusters(planned, nodes, &mut touched);
             return Some(touched);
         }
         let others: BTreeMap<&ClusterName, &Settled> = self
@@ -199,10 +199,7 @@ impl State {
             .collect();
         let applied = fleet.links.keys().collect();
         let pass = run(fleet, before, &applied, &others);
-        let holdings = |name: &ClusterName| pass.hub.holdings.get(name);
-        let mut others = others.iter();
-        let as_was = others.all(|(name, settled)| holdings(name) == Some(&settled.holdings));
-        if !as_was || pass.hub.pools != self.pools {
+        if !pass.others_as_were || pass.hub.pools != self.pools {
             return None;
         }
         touched.hub = true;
@@ -226,17 +223,30 @@ impl State {
         self.proposal.plans = pass.hub.plans;
         let ledger = pass.hub.ledger.map(|ledger| (LedgerName::Hub, ledger));
         self.proposal.ledgers.extend(ledger);
-        self.take_in_clusters(pass.planned, touched);
+        self.take_in_clusters(pass.planned, pass.nodes, touched);
         self.tell();
     }
 
-    fn take_in_clusters(&mut self, planned: Vec<Planned>, touched: &mut Touched) {
+    fn take_in_clusters(
+        &mut self,
+        planned: Vec<Planned>,
+        nodes: Vec<(NodeId, NodePlan)>,
+        touched: &mut Touched,
+    ) {
+        let known = planned
+            .iter()
+            .filter(|it| self.settled.contains_key(&it.name));
+        let known: BTreeSet<&ClusterName> = known.map(|it| &it.name).collect();
+        self.replace_nodes(&known, nodes, touched);
+        if self.settled.is_empty() {
+            self.begin_with(planned);
+            return;
+        }
         let mut spoken = false;
         for Planned {
             name,
             settled,
             ledger,
-            nodes,
         } in planned
         {
             let key = LedgerName::Cluster(name.clone());
@@ -244,7 +254,6 @@ impl State {
                 Some(ledger) => self.proposal.ledgers.insert(key, ledger),
                 None => self.proposal.ledgers.remove(&key),
             };
-            self.replace_nodes(&name, nodes, touched);
             let said = self.settled.get(&name).map(|it| &it.offer.report);
             spoken |= said.is_some_and(|said| *said != settled.offer.report);
             touched.clusters.insert(name.clone());
@@ -255,6 +264,27 @@ impl State {
         }
     }
 
+    /// Takes in the first clusters: maps are made whole.
+    fn begin_with(&mut self, planned: Vec<Planned>) {
+        let mut settled = Vec::with_capacity(planned.len());
+        let mut ledgers = Vec::with_capacity(planned.len());
+        for new in planned {
+            let key = LedgerName::Cluster(new.name.clone());
+            match new.ledger {
+                Some(ledger) => ledgers.push((key, ledger)),
+                None => drop(self.proposal.ledgers.remove(&key)),
+            }
+            settled.push((new.name, new.settled));
+        }
+        let mut ledgers: Ledgers = ledgers.into_iter().collect();
+        // The ledgers of before, but for those that are new now.
+        for (name, ledger) in std::mem::take(&mut self.proposal.ledgers) {
+            ledgers.entry(name).or_insert(ledger);
+        }
+        self.proposal.ledgers = ledgers;
+        self.settled = settled.into_iter().collect();
+    }
+
     fn tell(&mut self) {
         let mut report = self.hub.clone();
         for settled in self.settled.values() {
@@ -263,29 +293,33 @@ impl State {
         self.proposal.report = report.finish();
     }
 
-    /// Puts a cluster's nodes in place of those before. Most are as they were.
+    /// Puts clusters' nodes in place of those before; most are as they were. `known` are the clusters that had any.
     fn replace_nodes(
         &mut self,
-        cluster: &ClusterName,
+        known: &BTreeSet<&ClusterName>,
         nodes: Vec<(NodeId, NodePlan)>,
         touched: &mut Touched,
     ) {
-        if !self.settled.contains_key(cluster) {
-            self.proposal.nodes.extend(nodes);
+        if self.settled.is_empty() && self.proposal.nodes.is_empty() {
+            self.proposal.nodes = nodes.into_iter().collect();
             return;
         }
-        let names: BTreeSet<&NodeName> = nodes.iter().map(|(id, _)| &id.node).collect();
-        let own = self.proposal.nodes.range(NodeId::first_of(cluster)..);
-        let own = own
-            .map(|(id, _)| id)
-            .take_while(|id| id.cluster == *cluster);
-        let gone: Vec<NodeId> = own
-            .filter(|id| !names.contains(&id.node))
-            .cloned()
-            .collect();
-        for id in gone {
-            self.proposal.nodes.remove(&id);
-            touched.nodes.insert(id);
+        for cluster in known {
+            let from = nodes.partition_point(|(id, _)| id.cluster < **cluster);
+            let mut new = nodes[from..].iter().map(|(id, _)| id).peekable();
+            let own = self.proposal.nodes.range(NodeId::first_of(cluster)..);
+            let own = own
+                .map(|(id, _)| id)
+                .take_while(|id| id.cluster == **cluster);
+            let gone = own.filter(|id| {
+                while new.next_if(|new| new < id).is_some() {}
+                new.peek() != Some(id)
+            });
+            let gone: Vec<NodeId> = gone.cloned().collect();
+            for id in gone {
+                self.proposal.nodes.remove(&id);
+                touched.nodes.insert(id);
+            }
         }
         for (id, node) in nodes {
             if self.proposal.nodes.get(&id) != Some(&node) {

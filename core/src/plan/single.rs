@@ -18,7 +18,7 @@ pub(super) struct Settled {
     /// Its link.
     pub(super) link: LinkName,
     /// Where its nodes are.
-    pub(super) sites: BTreeSet<SiteName>,
+    pub(super) sites: Vec<SiteName>,
     /// What it holds.
     pub(super) holdings: Holdings,
     /// What it offers.
@@ -33,6 +33,10 @@ pub(super) struct Pass {
     pub(super) hub: HubPlan,
     /// Clusters that were planned in this pass.
     pub(super) planned: Vec<Planned>,
+    /// Their nodes that take part, in order.
+    pub(super) nodes: Vec<(NodeId, NodePlan)>,
+    /// Whether all other clusters hold what they held.
+    pub(super) others_as_were: bool,
 }
 
 /// A cluster that was planned in this pass.
@@ -43,8 +47,6 @@ pub(super) struct Planned {
     pub(super) settled: Settled,
     /// Its ledger; none when there was none and nothing was granted.
     pub(super) ledger: Option<Arc<Ledger>>,
-    /// Its nodes that take part.
-    pub(super) nodes: Vec<(NodeId, NodePlan)>,
 }
 
 /// Plans the active links; all others keep what they have. Clusters in `settled` are not planned again.
@@ -70,16 +72,18 @@ pub(super) fn alone<'a>(
     before: &'a Before,
     cluster: &'a ClusterName,
     settled: &'a Settled,
+    nodes: &mut Vec<(NodeId, NodePlan)>,
 ) -> Option<Planned> {
     let spec = fleet.links.get(&settled.link)?;
     let wish = Wish {
+        at: 0,
         name: cluster,
         cluster: fleet.clusters.get(cluster)?,
         link: &settled.link,
         addressing: &spec.addressing,
         topology: &spec.topology,
     };
-    let mut part = Part::open(fleet, before, wish);
+    let mut part = Part::open(before, wish, fleet.nodes_of(cluster));
     let draft = &mut part.draft;
     let holdings = &settled.holdings;
     let asks = !draft.ranges_in_use(holdings).is_empty()
@@ -89,22 +93,26 @@ pub(super) fn alone<'a>(
     if asks {
         return None;
     }
-    Some(part.close(before, holdings.clone()))
+    Some(part.close(before, holdings.clone(), nodes))
 }
 
 /// A cluster while it is planned.
 struct Part<'a> {
     wish: Wish<'a>,
     draft: Draft<'a>,
-    sites: BTreeSet<SiteName>,
+    sites: Vec<SiteName>,
     /// Whether it goes without a first block that it asked for.
     wanting: bool,
 }
 
 impl<'a> Part<'a> {
-    fn open(fleet: &'a Fleet, before: &'a Before, wish: Wish<'a>) -> Self {
+    fn open(
+        before: &'a Before,
+        wish: Wish<'a>,
+        nodes: impl Iterator<Item = (&'a NodeId, &'a Node)>,
+    ) -> Self {
         let ledger = before.ledgers.get(&LedgerName::Cluster(wish.name.clone()));
-        let draft = Draft::open(wish, fleet.nodes_of(wish.name), ledger);
+        let draft = Draft::open(wish, nodes, ledger);
         let sites = draft.sites();
         Self {
             wish,
@@ -114,7 +122,12 @@ impl<'a> Part<'a> {
         }
     }
 
-    fn close(self, before: &Before, holdings: Holdings) -> Planned {
+    fn close(
+        self,
+        before: &Before,
+        holdings: Holdings,
+        nodes: &mut Vec<(NodeId, NodePlan)>,
+    ) -> Planned {
         let Self {
             wish,
             draft,
@@ -122,7 +135,7 @@ impl<'a> Part<'a> {
             wanting,
         } = self;
         let old = before.plans.get(wish.link);
-        let closed = draft.close(&holdings, &before.lineage, old);
+        let closed = draft.close(&holdings, &before.lineage, old, nodes);
         Planned {
             name: wish.name.clone(),
             settled: Settled {
@@ -133,9 +146,33 @@ impl<'a> Part<'a> {
                 wanting,
             },
             ledger: closed.ledger,
-            nodes: closed.nodes,
         }
     }
+}
+
+/// Drafts of all clusters that are not settled.
+fn open<'a>(
+    fleet: &'a Fleet,
+    before: &'a Before,
+    wishes: &[Wish<'a>],
+    settled: &BTreeMap<&ClusterName, &Settled>,
+) -> Vec<Part<'a>> {
+    let live = wishes
+        .iter()
+        .filter(|wish| !settled.contains_key(wish.name));
+    if !settled.is_empty() {
+        return live
+            .map(|wish| Part::open(before, *wish, fleet.nodes_of(wish.name)))
+            .collect();
+    }
+    // All of them: clusters and nodes are in the same order.
+    let mut nodes = fleet.nodes.iter().peekable();
+    live.map(|wish| {
+        while nodes.next_if(|(id, _)| id.cluster < *wish.name).is_some() {}
+        let own = std::iter::from_fn(|| nodes.next_if(|(id, _)| id.cluster == *wish.name));
+        Part::open(before, *wish, own)
+    })
+    .collect()
 }
 
 fn attempt<'a>(
@@ -146,60 +183,58 @@ fn attempt<'a>(
     settled: &BTreeMap<&ClusterName, &Settled>,
 ) -> Pass {
     let mut hub = Hub::open(fleet, before, active, standing);
-    let wishes = hub.wishes();
-    let live = wishes
-        .iter()
-        .filter(|wish| !settled.contains_key(wish.name));
-    let mut parts: Vec<Part<'a>> = live.map(|wish| Part::open(fleet, before, *wish)).collect();
+    let wishes = hub.wishes().to_vec();
+    let mut parts = open(fleet, before, &wishes, settled);
 
-    let mut sites: BTreeMap<&ClusterName, &BTreeSet<SiteName>> = parts
+    let mut new = parts.iter();
+    let sites: Vec<&[SiteName]> = wishes
         .iter()
-        .map(|part| (part.wish.name, &part.sites))
+        .filter_map(|wish| match settled.get(wish.name) {
+            Some(settled) => Some(&settled.sites[..]),
+            None => Some(&new.next()?.sites[..]),
+        })
         .collect();
-    sites.extend(
-        settled
-            .iter()
-            .map(|(name, settled)| (*name, &settled.sites)),
-    );
-    let placed = wishes
-        .iter()
-        .filter_map(|wish| Some((wish, *sites.get(wish.name)?)));
-    hub.take_sites(placed);
+    hub.take_sites(sites.into_iter());
     for Part { wish, draft, .. } in &mut parts {
-        let used = draft.ranges_in_use(hub.holdings(wish.name));
-        let imported = draft.import(&hub.taken(wish.name, &used));
-        hub.import(wish.name, &imported);
+        let used = draft.ranges_in_use(hub.holdings(wish));
+        let imported = draft.import(&hub.taken(wish, &used));
+        hub.import(wish, &imported);
     }
-    hub.close_intake(wishes.iter().map(|wish| wish.name));
+    hub.close_intake();
 
     // Every cluster gets its first block in each family before anyone gets a second one.
     for part in &mut parts {
         let wish = &part.wish;
-        for ask in part.draft.first_blocks(hub.holdings(wish.name)) {
+        for ask in part.draft.first_blocks(hub.holdings(wish)) {
             part.wanting |= !hub.grant_first(wish, ask);
         }
     }
     for Part { wish, draft, .. } in &mut parts {
-        while let Some(ask) = draft.pods(hub.holdings(wish.name)) {
+        while let Some(ask) = draft.pods(hub.holdings(wish)) {
             let block = hub.grant(wish, ask);
-            draft.answer(block, hub.holdings(wish.name));
+            draft.answer(block, hub.holdings(wish));
         }
     }
     hub.settle_mesh_families();
     for Part { wish, draft, .. } in &mut parts {
-        while let Some(ask) = draft.mesh(hub.holdings(wish.name)) {
+        while let Some(ask) = draft.mesh(hub.holdings(wish)) {
             let block = hub.grant(wish, ask);
-            draft.answer(block, hub.holdings(wish.name));
+            draft.answer(block, hub.holdings(wish));
         }
         hub.report_missing(wish, draft.missing());
     }
 
-    let holdings = |part: &Part<'_>| hub.holdings(part.wish.name).sorted();
+    let others_as_were = wishes.iter().all(|wish| {
+        let settled = settled.get(wish.name);
+        settled.is_none_or(|settled| hub.holdings(wish).sorted() == settled.holdings)
+    });
+    let mut nodes = Vec::with_capacity(parts.iter().map(|part| part.draft.len()).sum());
+    let holdings = |part: &Part<'_>| hub.holdings(&part.wish).sorted();
     let planned: Vec<Planned> = parts
         .into_iter()
         .map(|part| {
             let holdings = holdings(&part);
-            part.close(before, holdings)
+            part.close(before, holdings, &mut nodes)
         })
         .collect();
     let mut new = planned.iter();
@@ -211,7 +246,12 @@ fn attempt<'a>(
         })
         .collect();
     let hub = hub.close(standing, &offers);
-    Pass { hub, planned }
+    Pass {
+        hub,
+        planned,
+        nodes,
+        others_as_were,
+    }
 }
 
 /// Addresses of nodes that lie in pools, by cluster.

@@ -12,8 +12,8 @@ type Chunk<'a> = (Prefix, (&'a SiteName, Use));
 
 /// Proves it of one cluster's ledger.
 pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, key: &LedgerName, ledger: &Ledger) {
-    let granted = case.blocks(cluster.name).to_vec();
-    let parents: PrefixSet = granted.iter().map(|(_, prefix)| *prefix).collect();
+    let granted = &cluster.blocks;
+    let parents: PrefixSet = granted.iter().map(|(.., prefix)| *prefix).collect();
     if parents != ledger.parents {
         case.find(format!(
             "ledger {key}: parents are {}, but the hub granted {parents}",
@@ -21,8 +21,8 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, key: &LedgerName
         ));
     }
     let cover = |of| {
-        let granted = granted.iter().filter(|(used_for, _)| *used_for == of);
-        Cover::of(granted.map(|(_, prefix)| *prefix))
+        let granted = granted.iter().filter(|(_, used_for, _)| *used_for == of);
+        Cover::of(granted.map(|(.., prefix)| *prefix))
     };
     let (pods, mesh) = (cover(Use::Pod), cover(Use::Mesh));
     let mut chunks: Vec<Chunk<'_>> = Vec::new();

@@ -3,13 +3,20 @@
 use super::{Cluster, Share};
 use crate::check::case::Case;
 use crate::cidr::{Family, Prefix};
+use crate::fleet::Node;
 use crate::ids::NodeId;
 use crate::ledger::Use;
+use crate::network_plan::{NetworkPlan, Segment};
 use crate::plan::NodePlan;
+use smallvec::SmallVec;
 use std::collections::BTreeSet;
 
 /// Proves it of one cluster's nodes.
 pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>) {
+    let mut objects = cluster.objects.iter().peekable();
+    // Nodes that follow each other are often of one link and segment.
+    let mut plan: Option<&NetworkPlan> = None;
+    let mut segment: Option<&Segment> = None;
     for (id, node, held) in cluster.held() {
         // Names of clusters have no dot, so no other node is called like this.
         if !id.is_called(&node.peer) {
@@ -19,9 +26,18 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>) {
             ));
         }
         holds(case, id, node, held);
-        stands(case, id, node);
+        if plan.is_none_or(|plan| plan.link != node.link) {
+            plan = case.proposal.plans.get(&node.link);
+            segment = None;
+        }
+        if segment.is_none_or(|segment| segment.name != node.segment) {
+            segment = plan.and_then(|plan| plan.segment(&node.segment));
+        }
+        stands(case, id, node, plan, segment);
         if case.is_applied(&node.link) {
-            observed(case, id, node);
+            while objects.next_if(|(other, _)| *other < id).is_some() {}
+            let object = objects.peek().filter(|(other, _)| *other == id);
+            observed(case, id, node, object.map(|(_, object)| *object));
         }
     }
 }
@@ -31,11 +47,11 @@ fn holds(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, held: &[Share<'_>]) 
     // Both in order of use and prefix.
     let mesh_from = held.partition_point(|share| share.used_for == Use::Pod);
     let (pods, mesh) = held.split_at(mesh_from);
-    let same = |held: &[Share<'_>], mut told: Vec<Prefix>| {
+    let same = |held: &[Share<'_>], mut told: SmallVec<[Prefix; 4]>| {
         told.sort_unstable();
         held.iter().map(|share| share.prefix).eq(told)
     };
-    if !same(pods, node.pod_cidrs.clone()) {
+    if !same(pods, SmallVec::from_slice(&node.pod_cidrs)) {
         case.find(format!(
             "node {id} has pod ranges {:?}, its ledger {pods:?}",
             node.pod_cidrs
@@ -67,15 +83,20 @@ fn holds(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, held: &[Share<'_>]) 
 }
 
 /// Its segment is one of its cluster, and has it as it says.
-fn stands(case: &mut Case<'_>, id: &NodeId, node: &NodePlan) {
-    let Some(plan) = case.proposal.plans.get(&node.link) else {
+fn stands(
+    case: &mut Case<'_>,
+    id: &NodeId,
+    node: &NodePlan,
+    plan: Option<&NetworkPlan>,
+    segment: Option<&Segment>,
+) {
+    if plan.is_none() {
         case.find(format!(
             "node {id} is in ClusterLink {}, which has no plan",
             node.link
         ));
         return;
-    };
-    let segment = plan.segment(&node.segment);
+    }
     let Some(segment) = segment.filter(|segment| {
         segment.site == node.site && segment.cluster.as_ref() == Some(&id.cluster)
     }) else {
@@ -99,8 +120,8 @@ fn stands(case: &mut Case<'_>, id: &NodeId, node: &NodePlan) {
 }
 
 /// What it is told fits its Node object.
-fn observed(case: &mut Case<'_>, id: &NodeId, node: &NodePlan) {
-    let Some(object) = case.fleet.nodes.get(id) else {
+fn observed(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, object: Option<&Node>) {
+    let Some(object) = object else {
         case.find(format!("node {id} is planned, but does not exist"));
         return;
     };

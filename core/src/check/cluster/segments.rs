@@ -7,16 +7,16 @@ use crate::cidr::{Prefix, PrefixSet};
 use crate::fleet::Granularity;
 use crate::ids::{ClusterName, SegmentName, SiteName};
 use crate::ledger::{Owner, Use};
-use crate::network_plan::{Class, NetworkPlan, Segment};
+use crate::network_plan::{Class, Gateway, NetworkPlan, Segment};
 use std::collections::BTreeMap;
 
 /// Proves it of one cluster's segments.
 pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, plan: &NetworkPlan) {
     let (link, name) = (&plan.link, cluster.name);
-    let granted = case.blocks(name).iter();
+    let granted = cluster.blocks.iter();
     let granted: PrefixSet = granted
-        .filter(|(used_for, _)| *used_for == Use::Pod)
-        .map(|(_, prefix)| *prefix)
+        .filter(|(_, used_for, _)| *used_for == Use::Pod)
+        .map(|(.., prefix)| *prefix)
         .collect();
     if let Some(own) = plan.cluster(name).filter(|own| own.pod_cidrs != granted) {
         case.find(format!(
@@ -34,7 +34,13 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, plan: &NetworkPl
              }| (*used_for, *prefix),
         ));
     }
+    let selector = case
+        .fleet
+        .clusters
+        .get(name)
+        .map(|own| &own.gateway_selector);
     for segment in own_segments(plan, name) {
+        gateways(case, cluster, plan, segment, selector);
         let Some(own) = shares.get(&segment.name) else {
             case.find(format!("plan {link}: segment {} has no node", segment.name));
             continue;
@@ -67,6 +73,48 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, plan: &NetworkPl
     }
 }
 
+/// Gateways are nodes of their segment that the cluster's selector selects.
+fn gateways(
+    case: &mut Case<'_>,
+    cluster: &Cluster<'_>,
+    plan: &NetworkPlan,
+    segment: &Segment,
+    selector: Option<&BTreeMap<String, String>>,
+) {
+    let link = &plan.link;
+    for Gateway { peer, .. } in &segment.gateways {
+        // Nodes are in order of name, and so are their Peers' names, which begin alike.
+        let at = cluster
+            .nodes
+            .binary_search_by(|(_, node)| node.peer.cmp(peer));
+        let node = at.ok().map(|at| cluster.nodes[at]);
+        let Some((id, _)) = node.filter(|(_, node)| node.segment == segment.name) else {
+            case.find(format!(
+                "plan {link}: gateway {peer} is no node of segment {}",
+                segment.name
+            ));
+            continue;
+        };
+        let at = cluster
+            .objects
+            .binary_search_by(|(other, _)| (*other).cmp(id));
+        let labels = at.ok().map(|at| &cluster.objects[at].1.labels);
+        let is_selected = match (selector, labels) {
+            (Some(selector), Some(labels)) => {
+                let mut wanted = selector.iter();
+                wanted.all(|(key, value)| labels.get(key).is_some_and(|own| own == value))
+            }
+            _ => false,
+        };
+        if plan.granularity == Granularity::Site && !is_selected {
+            case.find(format!(
+                "plan {link}: gateway {peer} of segment {} does not match gateways.nodeSelector",
+                segment.name
+            ));
+        }
+    }
+}
+
 /// The cluster's segments. Their names begin with the cluster's and a dot, which no other cluster's do.
 fn own_segments<'a>(
     plan: &'a NetworkPlan,
@@ -89,7 +137,7 @@ fn own_segments<'a>(
 /// Chunks by site and use.
 fn chunks<'a>(cluster: &Cluster<'a>) -> BTreeMap<(&'a SiteName, Use), Vec<Prefix>> {
     let mut chunks: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    let grants = cluster.ledger.iter().flat_map(|ledger| &ledger.grants);
+    let grants = cluster.ledger.iter().flat_map(|(_, ledger)| &ledger.grants);
     for grant in grants.filter(|grant| is_live(grant)) {
         if let Owner::Site(site) = &grant.owner {
             let own = chunks.entry((site, grant.used_for)).or_default();

@@ -1,10 +1,9 @@
-//! Ranks are unique, in bounds, held by nodes of the segment, and nobody who may stay is replaced.
+//! Ranks are unique and in bounds, and nobody who may stay is replaced.
 
 use crate::check::case::Case;
 use crate::fleet::Granularity;
 use crate::ids::{NodeId, NodeName, PeerName};
 use crate::network_plan::{NetworkPlan, Segment};
-use std::collections::BTreeSet;
 
 /// Proves it of one plan.
 pub(super) fn check(case: &mut Case<'_>, plan: &NetworkPlan) {
@@ -16,11 +15,10 @@ pub(super) fn check(case: &mut Case<'_>, plan: &NetworkPlan) {
         topology.gateways_per_site
     };
     for segment in &plan.segments {
-        let mut ranks = BTreeSet::new();
-        let mut peers = BTreeSet::new();
-        for gateway in &segment.gateways {
+        for (at, gateway) in segment.gateways.iter().enumerate() {
             let (rank, peer) = (gateway.rank, &gateway.peer);
-            if !ranks.insert(rank) || !peers.insert(peer) {
+            let mut others = segment.gateways[..at].iter();
+            if others.any(|other| other.rank == rank || other.peer == *peer) {
                 case.find(format!(
                     "plan {link}: segment {} has rank {rank} or gateway {peer} twice",
                     segment.name
@@ -29,28 +27,18 @@ pub(super) fn check(case: &mut Case<'_>, plan: &NetworkPlan) {
             if rank >= wanted {
                 case.find(format!("plan {link}: segment {} has a gateway of rank {rank}, but {wanted} gateway(s) are wanted", segment.name));
             }
-            match node_of(case, segment, peer) {
-                Some(id) => {
-                    if topology.granularity == Granularity::Site && !selected(case, &id) {
-                        case.find(format!("plan {link}: gateway {peer} of segment {} does not match gateways.nodeSelector", segment.name));
-                    }
-                }
-                _ => case.find(format!(
-                    "plan {link}: gateway {peer} is no node of segment {}",
-                    segment.name
-                )),
-            }
         }
         let old = case
             .before
             .plans
             .get(link)
             .and_then(|old| old.segment(&segment.name));
-        for sitting in old.into_iter().flat_map(|old| &old.gateways) {
+        let sitting = old.into_iter().flat_map(|old| &old.gateways);
+        for sitting in sitting.filter(|old| !segment.gateways.contains(old)) {
             let node = node_of(case, segment, &sitting.peer);
             let may = |id: &NodeId| topology.granularity == Granularity::Node || selected(case, id);
             let stays = sitting.rank < wanted && node.is_some_and(|id| may(&id));
-            if stays && !segment.gateways.contains(sitting) {
+            if stays {
                 case.find(format!(
                     "plan {link}: {} had rank {} of segment {} and could keep it",
                     sitting.peer, sitting.rank, segment.name

@@ -21,7 +21,7 @@ pub(super) fn check(case: &mut Case<'_>) {
     let empty = Ledger::empty(case.before.lineage.clone());
     let hub = case.proposal.ledgers.get(&LedgerName::Hub);
     if let Some(hub) = hub {
-        record::check(case, &LedgerName::Hub, hub);
+        record::check(case, &LedgerName::Hub, hub, true);
     }
     let hub = hub.map_or(&empty, |hub| hub);
     blocks::level(case, hub);

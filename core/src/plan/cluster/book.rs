@@ -4,7 +4,7 @@
 //! A released share is used again only when its site's chunks have nothing else, and before the site gets another
 //! chunk: so a site whose nodes come and go keeps few prefixes.
 
-use super::node::NodeWork;
+use super::node::{NodeWork, Shares};
 use crate::cidr::{Family, Prefix, PrefixSet};
 use crate::ids::{Lineage, NodeName, SiteName};
 use crate::ledger::{Grant, Ledger, Owner, State, Use};
@@ -28,7 +28,7 @@ pub(super) struct Book<'a> {
     /// Free space in the chunks of a site.
     sites: Vec<SiteSpace>,
     /// Free space in the blocks.
-    blocks: BTreeMap<(Use, Family), BlockSpace>,
+    blocks: Vec<BlockSpace>,
 }
 
 /// A site's part of a block.
@@ -59,6 +59,8 @@ struct SiteSpace {
 }
 
 struct BlockSpace {
+    used_for: Use,
+    family: Family,
     free: FreeSpace,
     /// Prefix length of the largest block.
     largest: Option<u8>,
@@ -119,7 +121,7 @@ impl<'a> Book<'a> {
             released: BTreeMap::new(),
             returned: BTreeMap::new(),
             sites: Vec::new(),
-            blocks: BTreeMap::new(),
+            blocks: Vec::new(),
         };
         for grant in before.iter().flat_map(|ledger| &ledger.grants) {
             let (prefix, used_for, state) = (grant.prefix, grant.used_for, grant.state);
@@ -195,8 +197,11 @@ impl<'a> Book<'a> {
         if seen.is_empty() || work.pods.iter().all(|prefix| seen.contains(prefix)) {
             return;
         }
-        let (kept, unseen): (Vec<_>, Vec<_>) =
-            work.pods.iter().partition(|prefix| seen.contains(prefix));
+        let (kept, unseen): (Shares, Shares) = work
+            .pods
+            .iter()
+            .copied()
+            .partition(|prefix| seen.contains(prefix));
         for prefix in unseen {
             self.live.remove(prefix);
             self.released.insert(prefix, (&work.id.node, Use::Pod));
@@ -368,30 +373,40 @@ impl<'a> Book<'a> {
 
     /// What is free in the cluster's blocks.
     fn block_space(&mut self, need: &Need<'a>, holdings: &Holdings) -> &mut BlockSpace {
-        let (chunks, live) = (&self.chunks, &self.live);
-        self.blocks
-            .entry((need.used_for, need.family))
-            .or_insert_with(|| {
-                let held = match need.used_for {
-                    Use::Pod => &holdings.blocks,
-                    Use::Mesh => &holdings.mesh,
-                };
-                let in_family = held.iter().copied();
-                let blocks: Vec<Prefix> = in_family
-                    .filter(|block| block.family() == need.family)
-                    .collect();
-                let mut busy = holdings.foreign.clone();
-                for &block in &blocks {
-                    busy.extend(chunks.meeting(block).map(|(prefix, _)| prefix));
-                    busy.extend(live.meeting(block).map(|(prefix, _)| prefix));
-                }
-                let largest = blocks.iter().map(|block| block.len()).min();
-                BlockSpace {
-                    free: FreeSpace::new(need.family, blocks, &Busy::of(need.family, busy)),
-                    largest,
-                    exhausted: false,
-                }
-            })
+        let Need {
+            used_for, family, ..
+        } = *need;
+        let fits = |space: &BlockSpace| space.used_for == used_for && space.family == family;
+        let at = match self.blocks.iter().position(fits) {
+            Some(at) => at,
+            None => {
+                let space = self.new_block_space(used_for, family, holdings);
+                self.blocks.push(space);
+                self.blocks.len() - 1
+            }
+        };
+        &mut self.blocks[at]
+    }
+
+    fn new_block_space(&self, used_for: Use, family: Family, holdings: &Holdings) -> BlockSpace {
+        let held = match used_for {
+            Use::Pod => &holdings.blocks,
+            Use::Mesh => &holdings.mesh,
+        };
+        let in_family = held.iter().copied();
+        let blocks: Vec<Prefix> = in_family.filter(|block| block.family() == family).collect();
+        let mut busy = holdings.foreign.clone();
+        for &block in &blocks {
+            busy.extend(self.chunks.meeting(block).map(|(prefix, _)| prefix));
+            busy.extend(self.live.meeting(block).map(|(prefix, _)| prefix));
+        }
+        BlockSpace {
+            used_for,
+            family,
+            largest: blocks.iter().map(|block| block.len()).min(),
+            free: FreeSpace::new(family, blocks, &Busy::of(family, busy)),
+            exhausted: false,
+        }
     }
 
     /// Marks shares outside the chunks of their node's site as imported: the node moved, and its range went with it.
@@ -415,8 +430,8 @@ impl<'a> Book<'a> {
             owner,
             state,
         };
-        let known = self.before.map_or(0, |ledger| ledger.grants.len());
-        let mut grants: Vec<Grant> = Vec::with_capacity(known + 8);
+        let most = self.live.len() + self.released.len() + self.chunks.len() + self.strange.len();
+        let mut grants: Vec<Grant> = Vec::with_capacity(most);
         grants.extend(self.live.iter().map(|(prefix, share)| {
             let owner = Owner::Node(share.node.clone());
             grant(prefix, share.used_for, owner, share.state)
@@ -433,7 +448,6 @@ impl<'a> Book<'a> {
         }));
         grants.extend(self.strange.into_iter().cloned());
         grants.sort_unstable();
-        grants.shrink_to_fit();
         let held = holdings.pods.iter().chain(&holdings.mesh);
         let parents: PrefixSet = held.copied().collect();
         match self.before {

@@ -40,8 +40,6 @@ pub(in crate::plan) struct Draft<'a> {
 pub(in crate::plan) struct Closed {
     /// Its ledger; none when there was none and nothing was granted.
     pub(in crate::plan) ledger: Option<Arc<Ledger>>,
-    /// Its nodes that take part.
-    pub(in crate::plan) nodes: Vec<(NodeId, NodePlan)>,
     /// What it brings to the network.
     pub(in crate::plan) offer: Offer,
 }
@@ -115,17 +113,22 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Sites in which nodes are.
-    pub(in crate::plan) fn sites(&self) -> BTreeSet<SiteName> {
-        let mut sites = BTreeSet::new();
-        let mut last = None;
+    /// How many nodes there are.
+    pub(in crate::plan) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Sites in which nodes are, sorted.
+    pub(in crate::plan) fn sites(&self) -> Vec<SiteName> {
+        let mut sites: Vec<&SiteName> = Vec::new();
         for site in self.nodes.iter().filter_map(|node| node.site.as_ref()) {
-            if last != Some(site) {
-                sites.insert(site.clone());
-                last = Some(site);
+            if sites.last() != Some(&site) {
+                sites.push(site);
             }
         }
-        sites
+        sites.sort_unstable();
+        sites.dedup();
+        sites.into_iter().cloned().collect()
     }
 
     /// Takes in `pods.cidrs`, decides whether nodes are given ranges, and says which ranges that nodes have are new.
@@ -267,22 +270,23 @@ impl<'a> Draft<'a> {
         &self.missing
     }
 
-    /// The plan. `old` is the link's network plan as it stands: its gateways keep their ranks.
+    /// The plan; what its nodes are is added to `nodes`. `old` is the link's network plan as it stands: its gateways keep their
+    /// ranks.
     pub(in crate::plan) fn close(
         mut self,
         holdings: &Holdings,
         lineage: &Lineage,
         old: Option<&NetworkPlan>,
+        nodes: &mut Vec<(NodeId, NodePlan)>,
     ) -> Closed {
         let clashes = self.clashes();
         let segments = offer::segments(&self.wish, &self.nodes, &self.book, old, &mut self.report);
         for node in &self.nodes {
             self.book.mark_strays(node);
         }
-        let nodes = offer::nodes(&self.wish, &self.nodes, &segments);
+        offer::nodes(&self.wish, &self.nodes, &segments, nodes);
         Closed {
             ledger: self.book.close(holdings, lineage),
-            nodes,
             offer: Offer {
                 segments,
                 clashes,

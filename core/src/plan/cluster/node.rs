@@ -4,7 +4,11 @@ use crate::cidr::{Family, Prefix};
 use crate::fleet::{Cluster, Granularity, Node, SiteSource};
 use crate::ids::{MAX_OBJECT_NAME, NodeId, SiteName};
 use crate::ledger::Use;
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
+
+/// What a node holds for a use: one prefix of each family, as a rule.
+pub(super) type Shares = SmallVec<[Prefix; 2]>;
 
 /// A node while it is planned.
 pub(super) struct NodeWork<'a> {
@@ -15,9 +19,9 @@ pub(super) struct NodeWork<'a> {
     /// Its site.
     pub(super) site: Option<SiteName>,
     /// Pod ranges that it holds.
-    pub(super) pods: Vec<Prefix>,
+    pub(super) pods: Shares,
     /// Mesh addresses that it holds.
-    pub(super) mesh: Vec<Prefix>,
+    pub(super) mesh: Shares,
     /// Whether a pod range of it is somebody else's.
     pub(super) clashes: bool,
     /// Whether it takes part.
@@ -33,8 +37,8 @@ impl<'a> NodeWork<'a> {
             id,
             node,
             site: None,
-            pods: Vec::new(),
-            mesh: Vec::new(),
+            pods: Shares::new(),
+            mesh: Shares::new(),
             clashes: false,
             planned: false,
             assign: false,
@@ -42,7 +46,7 @@ impl<'a> NodeWork<'a> {
     }
 
     /// What it holds for a use.
-    pub(super) fn shares(&self, used_for: Use) -> &Vec<Prefix> {
+    pub(super) fn shares(&self, used_for: Use) -> &[Prefix] {
         match used_for {
             Use::Pod => &self.pods,
             Use::Mesh => &self.mesh,
@@ -50,7 +54,7 @@ impl<'a> NodeWork<'a> {
     }
 
     /// What it holds for a use, to be changed.
-    pub(super) fn shares_mut(&mut self, used_for: Use) -> &mut Vec<Prefix> {
+    pub(super) fn shares_mut(&mut self, used_for: Use) -> &mut Shares {
         match used_for {
             Use::Pod => &mut self.pods,
             Use::Mesh => &mut self.mesh,

@@ -21,12 +21,12 @@ pub(super) fn segments(
     book: &Book<'_>,
     old: Option<&NetworkPlan>,
     report: &mut Reporter,
-) -> BTreeMap<SegmentName, SegmentOffer> {
+) -> Vec<SegmentOffer> {
     let mut chunks = match wish.topology.granularity {
         Granularity::Site => site_chunks(nodes, book),
         Granularity::Node => BTreeMap::new(),
     };
-    let mut segments = BTreeMap::new();
+    let mut segments = Vec::new();
     for ((site, own), nodes) in members(wish, nodes) {
         let Some(name) = segment_name(wish, site, own) else {
             continue;
@@ -49,24 +49,24 @@ pub(super) fn segments(
             .and_then(|old| old.segment(&name))
             .map_or(&[][..], |old| &old.gateways);
         let elected = elected(wish, &name, &nodes, sitting, report);
-        let named = elected
-            .iter()
-            .filter_map(|(rank, node)| Some((*rank, node.id.peer().ok()?, *node)));
-        let mut gateways = Vec::new();
-        let mut underlay = BTreeMap::new();
-        for (rank, peer, node) in named {
-            let addresses = node.node.addresses.iter().map(|(address, _)| *address);
-            underlay.insert(peer.clone(), addresses.collect());
-            gateways.push(Gateway { rank, peer });
+        let mut gateways = Vec::with_capacity(elected.len());
+        let mut underlay = Vec::new();
+        for (rank, node) in elected {
+            if let Ok(peer) = node.id.peer() {
+                underlay.extend(node.node.addresses.iter().map(|(address, _)| *address));
+                gateways.push(Gateway { rank, peer });
+            }
         }
-        let offer = SegmentOffer {
+        underlay.sort_unstable();
+        segments.push(SegmentOffer {
+            name,
             site: site.clone(),
             prefixes,
             gateways,
             underlay,
-        };
-        segments.insert(name, offer);
+        });
     }
+    segments.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     segments
 }
 
@@ -74,10 +74,10 @@ pub(super) fn segments(
 pub(super) fn nodes(
     wish: &Wish<'_>,
     nodes: &[NodeWork<'_>],
-    segments: &BTreeMap<SegmentName, SegmentOffer>,
-) -> Vec<(NodeId, NodePlan)> {
+    segments: &[SegmentOffer],
+    plans: &mut Vec<(NodeId, NodePlan)>,
+) {
     let mut names: BTreeMap<(&SiteName, Option<&NodeId>), SegmentName> = BTreeMap::new();
-    let mut plans = Vec::with_capacity(nodes.len());
     for node in nodes.iter().filter(|node| node.planned) {
         let (Some(site), Ok(peer)) = (&node.site, node.id.peer()) else {
             continue;
@@ -93,9 +93,10 @@ pub(super) fn nodes(
                 name
             }
         };
-        let gateways = segments.get(&segment).map(|offer| &offer.gateways);
-        let rank = gateways.and_then(|all| all.iter().find(|gateway| gateway.peer == peer));
-        let mut pod_cidrs = node.pods.clone();
+        let offer = segments.binary_search_by(|offer| offer.name.cmp(&segment));
+        let gateways = offer.map_or(&[][..], |at| &segments[at].gateways);
+        let rank = gateways.iter().find(|gateway| gateway.peer == peer);
+        let mut pod_cidrs = node.pods.to_vec();
         pod_cidrs.sort_unstable();
         let mut mesh = node.mesh.clone();
         mesh.sort_unstable();
@@ -118,7 +119,6 @@ pub(super) fn nodes(
         };
         plans.push((node.id.clone(), plan));
     }
-    plans
 }
 
 /// The node, where it is a segment of its own.

@@ -12,7 +12,7 @@ use crate::cidr::Prefix;
 use crate::fleet::Fleet;
 use crate::ids::{ClusterName, Lineage, LinkName, SiteName, VpnName};
 use crate::ledger::{Grant, Ledger, LedgerName, Owner, State, Use};
-use crate::plan::exchange::{BlockAsk, Families, Holdings, Wish};
+use crate::plan::exchange::{BlockAsk, Holdings, Wish};
 use crate::plan::proposal::Before;
 use crate::plan::report::Reporter;
 use crate::plan::space::{Busy, FreeSpace};
@@ -26,8 +26,8 @@ pub(super) struct HubBook<'a> {
     pub(super) lineage: &'a Lineage,
     /// Every range that anyone holds.
     pub(super) ranges: Ranges<'a>,
-    /// What each cluster holds.
-    holdings: BTreeMap<&'a ClusterName, Holdings>,
+    /// What each planned cluster holds, in their order.
+    holdings: Vec<Holdings>,
     new: Vec<Grant>,
     /// Pools that a link may grant from.
     pub(super) pools: Pools<'a>,
@@ -71,6 +71,7 @@ impl<'a> HubBook<'a> {
         fleet: &'a Fleet,
         before: &'a Before,
         members: &Membership<'a>,
+        wishes: &[Wish<'a>],
         standing: &StandingExports<'a>,
         report: &mut Reporter,
     ) -> Self {
@@ -79,7 +80,7 @@ impl<'a> HubBook<'a> {
             ledger,
             lineage: before.lineage(),
             ranges: Ranges::default(),
-            holdings: BTreeMap::new(),
+            holdings: vec![Holdings::default(); wishes.len()],
             new: Vec::new(),
             pools: Pools::default(),
             spaces: BTreeMap::new(),
@@ -88,11 +89,14 @@ impl<'a> HubBook<'a> {
             services: BTreeSet::new(),
             vpns: BTreeSet::new(),
         };
+        let seats: BTreeMap<&ClusterName, usize> =
+            wishes.iter().map(|wish| (wish.name, wish.at)).collect();
         for grant in ledger.iter().flat_map(|ledger| &ledger.grants) {
             if let Owner::Cluster(cluster) = &grant.owner
                 && grant.state != State::Released
             {
-                book.hold(cluster, grant.used_for, grant.state, grant.prefix);
+                let at = seats.get(cluster).copied();
+                book.hold(cluster, at, grant.used_for, grant.state, grant.prefix);
             }
         }
         let grants = ledger.map_or(&[][..], |ledger| &ledger.grants);
@@ -147,27 +151,32 @@ impl<'a> HubBook<'a> {
     }
 
     /// What a cluster holds.
-    pub(super) fn holdings(&self, cluster: &ClusterName) -> &Holdings {
-        self.holdings.get(cluster).unwrap_or(&NOTHING)
+    pub(super) fn holdings(&self, wish: &Wish<'a>) -> &Holdings {
+        &self.holdings[wish.at]
     }
 
     /// What a cluster holds, to be told more.
-    pub(super) fn holdings_mut(&mut self, cluster: &'a ClusterName) -> &mut Holdings {
-        self.holdings.entry(cluster).or_default()
+    pub(super) fn holdings_mut(&mut self, wish: &Wish<'a>) -> &mut Holdings {
+        &mut self.holdings[wish.at]
     }
 
-    /// All that is held, to be kept when the run is over.
-    pub(super) fn take_holdings(&mut self) -> BTreeMap<&'a ClusterName, Holdings> {
-        std::mem::take(&mut self.holdings)
-    }
-
-    fn hold(&mut self, cluster: &'a ClusterName, used_for: Use, state: State, prefix: Prefix) {
+    /// Notes that a cluster holds a range; `at` is its place, where it is planned.
+    fn hold(
+        &mut self,
+        cluster: &'a ClusterName,
+        at: Option<usize>,
+        used_for: Use,
+        state: State,
+        prefix: Prefix,
+    ) {
         let holder = match used_for {
             Use::Pod => Holder::Pods(cluster),
             Use::Mesh => Holder::Mesh(cluster),
         };
         self.ranges.insert(prefix, holder);
-        let holdings = self.holdings_mut(cluster);
+        let Some(holdings) = at.and_then(|at| self.holdings.get_mut(at)) else {
+            return;
+        };
         match used_for {
             Use::Mesh => holdings.mesh.push(prefix),
             Use::Pod => {
@@ -216,26 +225,24 @@ impl<'a> HubBook<'a> {
     /// Whether a range that a cluster's pods use already may not be recorded: it is somebody else's.
     pub(super) fn is_others(
         &self,
-        cluster: &'a ClusterName,
+        wish: &Wish<'a>,
         prefix: Prefix,
         members: &Membership<'a>,
     ) -> bool {
-        let own = Holder::Pods(cluster);
+        let own = Holder::Pods(wish.name);
         !self.ranges.holds(own, prefix) && self.is_taken(prefix, own, members)
     }
 
     /// Records a range that a cluster's pods use already and that is nobody else's.
-    pub(super) fn import(&mut self, cluster: &'a ClusterName, prefix: Prefix) {
-        if self.ranges.holds(Holder::Pods(cluster), prefix) {
-            return;
+    pub(super) fn import(&mut self, wish: &Wish<'a>, prefix: Prefix) {
+        if !self.ranges.holds(Holder::Pods(wish.name), prefix) {
+            self.grant(wish, Use::Pod, State::Imported, prefix);
         }
-        self.hold(cluster, Use::Pod, State::Imported, prefix);
-        self.grant(cluster, Use::Pod, State::Imported, prefix);
     }
 
     /// Declares a range of the cluster's own as one that node ranges may be cut from.
-    pub(super) fn add_block(&mut self, cluster: &'a ClusterName, prefix: Prefix) {
-        let blocks = &mut self.holdings_mut(cluster).blocks;
+    pub(super) fn add_block(&mut self, wish: &Wish<'a>, prefix: Prefix) {
+        let blocks = &mut self.holdings_mut(wish).blocks;
         if !blocks.iter().any(|block| block.contains(prefix)) {
             blocks.push(prefix);
         }
@@ -243,10 +250,11 @@ impl<'a> HubBook<'a> {
 
     /// Tells a cluster which ranges inside or around its blocks are somebody else's all the same. New blocks have none: they
     /// avoid everything that is known.
-    pub(super) fn tell_foreign(&mut self, cluster: &'a ClusterName, members: &Membership<'a>) {
-        let Some(holdings) = self.holdings.get_mut(cluster) else {
+    pub(super) fn tell_foreign(&mut self, wish: &Wish<'a>, members: &Membership<'a>) {
+        let holdings = &mut self.holdings[wish.at];
+        if holdings.blocks.is_empty() && holdings.mesh.is_empty() {
             return;
-        };
+        }
         let ranges = &self.ranges;
         let foreign: BTreeSet<Prefix> = holdings
             .blocks
@@ -256,7 +264,7 @@ impl<'a> HubBook<'a> {
             .filter(|(_, held)| match held {
                 Holder::Pods(_) | Holder::Mesh(_) => false,
                 held if is_pool(held) => false,
-                Holder::Lan(site) | Holder::Ground(site) => !members.is_own_site(cluster, site),
+                Holder::Lan(site) | Holder::Ground(site) => !members.is_own_site(wish.name, site),
                 _ => true,
             })
             .map(|(prefix, _)| prefix)
@@ -288,19 +296,19 @@ impl<'a> HubBook<'a> {
                 if shared && !self.ranges.overlapping(block).all(is_free) {
                     continue;
                 }
-                self.hold(wish.name, used_for, State::Active, block);
-                self.grant(wish.name, used_for, State::Active, block);
+                self.grant(wish, used_for, State::Active, block);
                 return Some(block);
             }
         }
         None
     }
 
-    fn grant(&mut self, cluster: &ClusterName, used_for: Use, state: State, prefix: Prefix) {
+    fn grant(&mut self, wish: &Wish<'a>, used_for: Use, state: State, prefix: Prefix) {
+        self.hold(wish.name, Some(wish.at), used_for, state, prefix);
         self.new.push(Grant {
             prefix,
             used_for,
-            owner: Owner::Cluster(cluster.clone()),
+            owner: Owner::Cluster(wish.name.clone()),
             state,
         });
     }
@@ -358,13 +366,3 @@ impl<'a> HubBook<'a> {
         (ledger.revision > 0).then(|| Arc::new(ledger))
     }
 }
-
-static NOTHING: Holdings = Holdings {
-    blocks: Vec::new(),
-    pods: Vec::new(),
-    mesh: Vec::new(),
-    lost: Vec::new(),
-    foreign: Vec::new(),
-    pools: Families::NONE,
-    mesh_families: Families::NONE,
-};

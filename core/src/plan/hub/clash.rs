@@ -180,7 +180,7 @@ impl<'a> HubBook<'a> {
         report: &mut Reporter,
     ) {
         for ((used_for, family), nodes) in missing {
-            let blocks = &self.holdings(wish.name).blocks;
+            let blocks = &self.holdings(wish).blocks;
             let has_block =
                 *used_for == Use::Mesh || blocks.iter().any(|block| block.family() == *family);
             if !has_block {
@@ -219,7 +219,7 @@ impl<'a> HubBook<'a> {
         type Sides<'a> = Vec<(Prefix, Holder<'a>)>;
         let mut clashes: BTreeMap<Sides<'a>, Vec<(Prefix, &NodeName)>> = BTreeMap::new();
         for clash in nodes {
-            let lost = &self.holdings(wish.name).lost;
+            let lost = &self.holdings(wish).lost;
             // The clash of a whole range is reported once, with the cluster.
             let mut seen = clash.pod_cidrs.iter();
             if seen.any(|prefix| lost.iter().any(|lost| lost.contains(*prefix))) {

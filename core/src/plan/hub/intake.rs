@@ -7,7 +7,7 @@ use super::membership::Membership;
 use super::ranges::Holder;
 use crate::cidr::{Prefix, PrefixSet};
 use crate::fleet::Fleet;
-use crate::ids::{ClusterName, LinkName, SiteName};
+use crate::ids::{LinkName, SiteName};
 use crate::ledger::Use;
 use crate::plan::exchange::Wish;
 use std::collections::BTreeMap;
@@ -61,8 +61,8 @@ pub(super) fn claim_lans<'a>(
 /// Records `pods.cidrs`, and tells the cluster which of them somebody else has.
 pub(super) fn import_cluster<'a>(wish: &Wish<'a>, hub: &mut HubBook<'a>, members: &Membership<'a>) {
     for prefix in wish.cluster.pod_cidrs.iter() {
-        if hub.is_others(wish.name, prefix, members) {
-            hub.holdings_mut(wish.name).lost.push(prefix);
+        if hub.is_others(wish, prefix, members) {
+            hub.holdings_mut(wish).lost.push(prefix);
             let subject = format!("pods.cidrs of Cluster {}:", wish.name);
             hub.note(Clash {
                 new: Holder::Pods(wish.name),
@@ -71,8 +71,8 @@ pub(super) fn import_cluster<'a>(wish: &Wish<'a>, hub: &mut HubBook<'a>, members
                 link: Some(wish.link),
             });
         } else {
-            hub.import(wish.name, prefix);
-            hub.add_block(wish.name, prefix);
+            hub.import(wish, prefix);
+            hub.add_block(wish, prefix);
         }
     }
 }
@@ -80,18 +80,22 @@ pub(super) fn import_cluster<'a>(wish: &Wish<'a>, hub: &mut HubBook<'a>, members
 pub(super) fn claim_services_and_vpns<'a>(
     fleet: &'a Fleet,
     members: &Membership<'a>,
+    wishes: &[Wish<'a>],
     hub: &mut HubBook<'a>,
 ) {
-    let mut clusters: Vec<(&ClusterName, &LinkName)> = Vec::new();
     let mut vpns = Vec::new();
     for link in &members.links {
-        clusters.extend(members.clusters_of(link).map(|name| (name, *link)));
         vpns.extend(members.vpns_of(link).map(|name| (name, *link)));
     }
-    clusters.sort_unstable();
     vpns.sort_unstable();
-    for (name, link) in clusters {
-        for prefix in fleet.clusters[name].service_cidrs.iter() {
+    for Wish {
+        name,
+        link,
+        cluster,
+        ..
+    } in wishes
+    {
+        for prefix in cluster.service_cidrs.iter() {
             let known = hub.services.contains(&(name, prefix));
             let subject = || format!("serviceCidrs of Cluster {name}:");
             if !known && claim(hub, members, prefix, Holder::Services(name), link, subject) {

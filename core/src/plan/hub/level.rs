@@ -13,7 +13,7 @@ use super::membership::Membership;
 use super::network::{Offering, plans};
 use crate::cidr::{Family, Prefix, PrefixSet};
 use crate::fleet::Fleet;
-use crate::ids::{ClusterName, LinkName, NodeName, SiteName};
+use crate::ids::{LinkName, NodeName, SiteName};
 use crate::ledger::{Ledger, Use};
 use crate::network_plan::NetworkPlan;
 use crate::plan::exchange::{BlockAsk, Families, Holdings, Offer, Wish};
@@ -27,6 +27,7 @@ pub(in crate::plan) struct Hub<'a> {
     fleet: &'a Fleet,
     before: &'a Before,
     members: Membership<'a>,
+    wishes: Vec<Wish<'a>>,
     book: HubBook<'a>,
     report: Reporter,
 }
@@ -37,8 +38,6 @@ pub(in crate::plan) struct HubPlan {
     pub(in crate::plan) ledger: Option<Arc<Ledger>>,
     /// Plans of all links.
     pub(in crate::plan) plans: BTreeMap<LinkName, NetworkPlan>,
-    /// What each cluster holds.
-    pub(in crate::plan) holdings: BTreeMap<ClusterName, Holdings>,
     /// What could not be done.
     pub(in crate::plan) report: Reporter,
     /// All that planned links may grant from.
@@ -55,84 +54,63 @@ impl<'a> Hub<'a> {
     ) -> Self {
         let mut report = Reporter::default();
         let members = Membership::settle(fleet, before, active, standing, &mut report);
-        let book = HubBook::open(fleet, before, &members, standing, &mut report);
+        let wishes = wishes(fleet, &members);
+        let book = HubBook::open(fleet, before, &members, &wishes, standing, &mut report);
         Self {
             fleet,
             before,
             members,
+            wishes,
             book,
             report,
         }
     }
 
     /// The clusters that are planned, by name, and what is wanted of each.
-    pub(in crate::plan) fn wishes(&self) -> Vec<Wish<'a>> {
-        let fleet = self.fleet;
-        let mut wishes: Vec<Wish<'a>> = Vec::new();
-        for link in self.members.links.iter().copied() {
-            let spec = &fleet.links[link];
-            wishes.extend(self.members.clusters_of(link).map(|name| Wish {
-                name,
-                cluster: &fleet.clusters[name],
-                link,
-                addressing: &spec.addressing,
-                topology: &spec.topology,
-            }));
-        }
-        wishes.sort_unstable_by_key(|wish| (wish.name, wish.link));
-        wishes
+    pub(in crate::plan) fn wishes(&self) -> &[Wish<'a>] {
+        &self.wishes
     }
 
-    /// Takes in where clusters have nodes, and claims sites' networks and `pods.cidrs`.
-    pub(in crate::plan) fn take_sites<'d>(
-        &mut self,
-        sites: impl Iterator<Item = (&'d Wish<'a>, &'d BTreeSet<SiteName>)>,
-    ) where
-        'a: 'd,
-    {
+    /// Takes in where clusters have nodes, in their order, and claims sites' networks and `pods.cidrs`.
+    pub(in crate::plan) fn take_sites<'d>(&mut self, sites: impl Iterator<Item = &'d [SiteName]>) {
         let mut inhabited: BTreeMap<SiteName, &'a LinkName> = BTreeMap::new();
-        let mut wishes = Vec::new();
-        for (wish, sites) in sites {
+        for (wish, sites) in self.wishes.iter().zip(sites) {
             self.members.adopt_sites(wish.name, sites);
             inhabited.extend(sites.iter().map(|site| (site.clone(), wish.link)));
-            wishes.push(*wish);
         }
         claim_lans(self.fleet, &self.members, &inhabited, &mut self.book);
-        for wish in &wishes {
+        for wish in &self.wishes {
             import_cluster(wish, &mut self.book, &self.members);
             let pools = self.book.pools.families(wish.link, Use::Pod);
-            self.book.holdings_mut(wish.name).pools = pools;
+            self.book.holdings_mut(wish).pools = pools;
         }
     }
 
     /// What a cluster holds so far.
-    pub(in crate::plan) fn holdings(&self, cluster: &ClusterName) -> &Holdings {
-        self.book.holdings(cluster)
+    pub(in crate::plan) fn holdings(&self, wish: &Wish<'a>) -> &Holdings {
+        self.book.holdings(wish)
     }
 
     /// Which of the ranges that a cluster's nodes have are somebody else's.
-    pub(in crate::plan) fn taken(
-        &self,
-        cluster: &'a ClusterName,
-        used: &[Prefix],
-    ) -> BTreeSet<Prefix> {
-        let others = |prefix: &&Prefix| self.book.is_others(cluster, **prefix, &self.members);
+    pub(in crate::plan) fn taken(&self, wish: &Wish<'a>, used: &[Prefix]) -> BTreeSet<Prefix> {
+        let others = |prefix: &&Prefix| self.book.is_others(wish, **prefix, &self.members);
         used.iter().filter(others).copied().collect()
     }
 
     /// Records ranges that a cluster's nodes have.
-    pub(in crate::plan) fn import(&mut self, cluster: &'a ClusterName, used: &[Prefix]) {
+    pub(in crate::plan) fn import(&mut self, wish: &Wish<'a>, used: &[Prefix]) {
         for prefix in used {
-            self.book.import(cluster, *prefix);
+            self.book.import(wish, *prefix);
         }
     }
 
     /// Claims services and VPNs, and learns what blocks have to avoid. From here on blocks are cut.
-    pub(in crate::plan) fn close_intake(&mut self, wishes: impl Iterator<Item = &'a ClusterName>) {
-        claim_services_and_vpns(self.fleet, &self.members, &mut self.book);
-        avoid_node_addresses(self.fleet, &self.members, &mut self.book);
-        for cluster in wishes {
-            self.book.tell_foreign(cluster, &self.members);
+    pub(in crate::plan) fn close_intake(&mut self) {
+        let (fleet, members, wishes) = (self.fleet, &self.members, &self.wishes);
+        claim_services_and_vpns(fleet, members, wishes, &mut self.book);
+        avoid_node_addresses(fleet, members, &mut self.book);
+        for wish in wishes {
+            self.book.tell_foreign(wish, members);
         }
     }
 
@@ -152,18 +130,20 @@ impl<'a> Hub<'a> {
 
     /// Settles in which families nodes have mesh addresses: those of pools and of pods.
     pub(in crate::plan) fn settle_mesh_families(&mut self) {
-        for link in self.members.links.clone() {
+        let mut families: BTreeMap<&LinkName, Families> = BTreeMap::new();
+        for link in self.members.links.iter().copied() {
             let addressing = &self.fleet.links[link].addressing;
             let pools = addressing.pod_pools.iter().chain(&addressing.mesh_pools);
-            let mut families: Families = pools.map(|prefix| prefix.family()).collect();
-            let clusters: Vec<&'a ClusterName> = self.members.clusters_of(link).collect();
-            for cluster in &clusters {
-                let held = self.book.holdings(cluster).pods.iter();
-                families.extend(held.map(|prefix| prefix.family()));
-            }
-            for cluster in clusters {
-                self.book.holdings_mut(cluster).mesh_families = families;
-            }
+            families.insert(link, pools.map(|prefix| prefix.family()).collect());
+        }
+        for wish in &self.wishes {
+            let held = self.book.holdings(wish).pods.iter();
+            let own = families.entry(wish.link).or_default();
+            own.extend(held.map(|prefix| prefix.family()));
+        }
+        for wish in &self.wishes {
+            let own = families.get(wish.link).copied();
+            self.book.holdings_mut(wish).mesh_families = own.unwrap_or_default();
         }
     }
 
@@ -207,14 +187,31 @@ impl<'a> Hub<'a> {
             .filter(|(link, _)| !plans.contains_key(*link));
         let height = withdrawn.map(|(_, plan)| plan.revision).max().unwrap_or(0);
         let pools = all_pools(&self.members, &self.book);
-        let holdings = self.book.take_holdings().into_iter();
-        let holdings = holdings.map(|(name, held)| (name.clone(), held.sorted()));
         HubPlan {
             ledger: self.book.close(&self.before.lineage, height),
             plans,
-            holdings: holdings.collect(),
             report: self.report,
             pools,
         }
     }
+}
+
+fn wishes<'a>(fleet: &'a Fleet, members: &Membership<'a>) -> Vec<Wish<'a>> {
+    let mut wishes: Vec<Wish<'a>> = Vec::new();
+    for link in members.links.iter().copied() {
+        let spec = &fleet.links[link];
+        wishes.extend(members.clusters_of(link).map(|name| Wish {
+            at: 0,
+            name,
+            cluster: &fleet.clusters[name],
+            link,
+            addressing: &spec.addressing,
+            topology: &spec.topology,
+        }));
+    }
+    wishes.sort_unstable_by_key(|wish| wish.name);
+    for (at, wish) in wishes.iter_mut().enumerate() {
+        wish.at = at;
+    }
+    wishes
 }

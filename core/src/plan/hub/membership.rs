@@ -23,7 +23,7 @@ pub(super) struct Membership<'a> {
     /// The link of each VPN.
     vpns: BTreeMap<&'a VpnName, &'a LinkName>,
     /// Sites that clusters name or have nodes in.
-    own_sites: BTreeMap<&'a ClusterName, BTreeSet<SiteName>>,
+    own_sites: BTreeMap<&'a ClusterName, Vec<SiteName>>,
 }
 
 impl<'a> Membership<'a> {
@@ -103,7 +103,7 @@ impl<'a> Membership<'a> {
     }
 
     /// Records that a cluster has nodes in some sites.
-    pub(super) fn adopt_sites(&mut self, cluster: &'a ClusterName, sites: &BTreeSet<SiteName>) {
+    pub(super) fn adopt_sites(&mut self, cluster: &'a ClusterName, sites: &[SiteName]) {
         let own = self.own_sites.entry(cluster).or_default();
         own.extend(sites.iter().cloned());
     }

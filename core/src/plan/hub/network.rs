@@ -107,7 +107,7 @@ impl<'a> Draft<'_, 'a> {
             .iter()
             .map(|(wish, _)| PlanCluster {
                 name: wish.name.clone(),
-                pod_cidrs: self.hub.holdings(wish.name).pods.iter().copied().collect(),
+                pod_cidrs: self.hub.holdings(wish).pods.iter().copied().collect(),
                 service_cidrs: wish.cluster.service_cidrs.clone(),
             })
             .collect();
@@ -133,18 +133,18 @@ impl<'a> Draft<'_, 'a> {
     fn segments(&self) -> BTreeMap<SegmentName, Segment> {
         let offers = self.clusters.iter().flat_map(|(wish, offer)| {
             let own = offer.segments.iter();
-            own.map(|(name, offer)| (wish.name, name, offer))
+            own.map(|offer| (wish.name, offer))
         });
         offers
-            .map(|(cluster, name, offer)| {
+            .map(|(cluster, offer)| {
                 let segment = Segment {
-                    name: name.clone(),
+                    name: offer.name.clone(),
                     site: offer.site.clone(),
                     cluster: Some(cluster.clone()),
                     prefixes: offer.prefixes.clone(),
                     gateways: offer.gateways.clone(),
                 };
-                (name.clone(), segment)
+                (offer.name.clone(), segment)
             })
             .collect()
     }
@@ -208,7 +208,7 @@ impl<'a> Draft<'_, 'a> {
         let mesh: Vec<Prefix> = self
             .clusters
             .iter()
-            .flat_map(|(wish, _)| &self.hub.holdings(wish.name).mesh)
+            .flat_map(|(wish, _)| &self.hub.holdings(wish).mesh)
             .copied()
             .collect();
         let blocks: BTreeSet<Prefix> = mesh.iter().copied().collect();
@@ -262,11 +262,8 @@ impl<'a> Draft<'_, 'a> {
             .filter(|entry| entry.class != Class::Lan)
             .map(|entry| entry.prefix)
             .collect();
-        let offers = self
-            .clusters
-            .iter()
-            .flat_map(|(_, offer)| offer.segments.values());
-        let gateways = offers.flat_map(|offer: &SegmentOffer| offer.underlay.values().flatten());
+        let offers = self.clusters.iter().flat_map(|(_, offer)| &offer.segments);
+        let gateways = offers.flat_map(|offer: &SegmentOffer| &offer.underlay);
         let endpoints = sites
             .iter()
             .flat_map(|site| &site.public_addresses)
