@@ -15,7 +15,7 @@ use crate::decided::{Decided, Refused};
 use crate::fold::{Whole, fold};
 use crate::index::{Index, News, Scope};
 use crate::restore::Seen;
-use crate::status::{Changes, Due, Judged, Members, changes};
+use crate::status::{Changes, Due, Hold, Judged, Members, changes};
 use crate::steps::{About, Steps, Touched, link_of, steps};
 use crate::store::Store;
 use crate::world::Memory;
@@ -45,6 +45,7 @@ pub struct Keeper {
     decided: Option<Decided>,
     members: Members,
     due: Due,
+    hold: Hold,
     refused: Refused,
     late: Vec<Write>,
 }
@@ -78,9 +79,17 @@ impl Keeper {
             decided: None,
             members: Members::default(),
             due: Due::default(),
+            hold: Hold::default(),
             refused: Refused::default(),
             late: Vec::new(),
         }
+    }
+
+    /// Calls a link Ready only when it has been for `pause`.
+    #[must_use]
+    pub fn holding_ready(mut self, pause: Duration) -> Self {
+        self.hold = Hold::new(pause);
+        self
     }
 
     /// Lets the next pass decide everything anew.
@@ -112,7 +121,8 @@ impl Keeper {
     }
 
     /// The statuses, labels and Events of what is due, a bounded part of it at a time.
-    pub fn statuses(&mut self, now: Timestamp) -> Changes {
+    pub fn statuses(&mut self, now: Timestamp, clock: Instant) -> Changes {
+        self.due.links.extend(self.hold.over(clock).cloned());
         let Some(decided) = &self.decided else {
             return Changes::default();
         };
@@ -123,13 +133,22 @@ impl Keeper {
             members: &self.members,
             refused: &self.refused,
         };
-        changes(&judged, &due, now)
+        let mut changes = changes(&judged, &due, now);
+        self.hold.hold_back(&mut changes, due.links.iter(), clock);
+        changes
     }
 
-    /// Whether a status may have to be written.
+    /// Whether a status may have to be written by now.
     #[must_use]
-    pub fn has_due(&self) -> bool {
-        self.decided.is_some() && !self.due.is_empty()
+    pub fn has_due(&self, clock: Instant) -> bool {
+        let is_over = self.hold.until().is_some_and(|until| clock >= until);
+        self.decided.is_some() && (is_over || !self.due.is_empty())
+    }
+
+    /// When a status that is held back has to be looked at again.
+    #[must_use]
+    pub fn holds_until(&self) -> Option<Instant> {
+        self.hold.until()
     }
 
     /// Whether writes are left that nobody waits for.

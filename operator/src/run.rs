@@ -27,6 +27,8 @@ use tokio::sync::watch as channel;
 /// How long events are gathered before a pass: one user action is often several objects.
 const GATHER: Duration = Duration::from_millis(4);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// How long a link has to be ready before it is called so: longer than agents take to tell of a path at both of its ends.
+const READY_LASTS: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// How many times as long as a decision about everything took the next one waits.
 const REST: u32 = 2;
@@ -75,7 +77,8 @@ pub async fn run(
     let recorder = Recorder::new(client, reporter);
     let lane = tokio::spawn(lane::run(writer.clone(), recorder, taken, say));
     let fresh = Lineage::new(random(16))?;
-    let keeper = Keeper::new(options.cluster_name.clone(), fresh, options.agent_port);
+    let keeper = Keeper::new(options.cluster_name.clone(), fresh, options.agent_port)
+        .holding_ready(READY_LASTS);
     let mut passes = Passes {
         store: &store,
         writer: &writer,
@@ -170,6 +173,10 @@ impl Passes<'_> {
                     continue;
                 }
                 () = tokio::time::sleep_until(next.into()) => {}
+                () = wait_until(self.keeper.holds_until()), if self.lane_is_idle => {
+                    self.tell();
+                    continue;
+                }
                 () = tokio::task::yield_now(), if self.may_tell() => {
                     self.tell();
                     continue;
@@ -261,7 +268,7 @@ impl Passes<'_> {
 
     /// Whether a round can be made for the lane.
     fn may_tell(&self) -> bool {
-        self.lane_is_idle && (self.keeper.has_due() || !self.happened.is_empty())
+        self.lane_is_idle && (self.keeper.has_due(Instant::now()) || !self.happened.is_empty())
     }
 
     /// Gives the lane a round, if it takes one and a bounded look finds something to write.
@@ -269,7 +276,7 @@ impl Passes<'_> {
         if !self.may_tell() {
             return;
         }
-        let changes = self.keeper.statuses(Timestamp::now());
+        let changes = self.keeper.statuses(Timestamp::now(), Instant::now());
         if changes.is_empty() && self.happened.is_empty() {
             return;
         }
@@ -277,6 +284,13 @@ impl Passes<'_> {
         // The lane lives until this end is dropped.
         let _ = self.rounds.send(round);
         self.lane_is_idle = false;
+    }
+}
+
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

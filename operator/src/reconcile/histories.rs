@@ -136,8 +136,8 @@ fn what_follows_a_change_is_what_a_whole_pass_decides() {
 impl Bench {
     /// Stores the statuses that are due: then none is left that differs.
     fn write_due(&mut self, at: &str) {
-        while self.keeper.has_due() {
-            let found = self.keeper.statuses(Timestamp::UNIX_EPOCH);
+        while self.keeper.has_due(Instant::now()) {
+            let found = self.keeper.statuses(Timestamp::UNIX_EPOCH, Instant::now());
             macro_rules! keep {
                 ($($list:ident),*) => {$(
                     for (object, status) in found.$list {

@@ -7,6 +7,7 @@ mod cluster;
 mod due;
 mod entries;
 mod events;
+mod hold;
 mod ledger;
 mod link;
 mod members;
@@ -17,6 +18,7 @@ mod vpn;
 pub use due::Due;
 pub use entries::Entries;
 pub use events::{Happening, done, happenings};
+pub use hold::Hold;
 pub use members::{GatewayState, Members, paths_of};
 
 use crate::decided::{Decided, Refused};
