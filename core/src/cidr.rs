@@ -77,9 +77,8 @@ impl fmt::Display for Family {
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     family: Family,
-    /// The first address as a number in network order: upper and lower half.
-    high: u64,
-    low: u64,
+    /// The first address as a number, in network order; an IPv4 address in the last four bytes.
+    first: [u8; 16],
     len: u8,
 }
 
@@ -105,14 +104,11 @@ impl Prefix {
 
     /// The prefix of a length that contains the address of a number.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation)]
     pub fn cut(family: Family, bits: u128, len: u8) -> Self {
         let len = len.min(family.host_len());
-        let first = bits & !host_mask(family, len);
         Self {
             family,
-            high: (first >> 64) as u64,
-            low: first as u64,
+            first: (bits & !host_mask(family, len)).to_be_bytes(),
             len,
         }
     }
@@ -167,7 +163,7 @@ impl Prefix {
     /// First address as a number.
     #[must_use]
     pub fn first_bits(self) -> u128 {
-        u128::from(self.high) << 64 | u128::from(self.low)
+        u128::from_be_bytes(self.first)
     }
 
     /// Last address as a number.

@@ -169,8 +169,9 @@ fn open<'a>(
     let mut nodes = fleet.nodes.iter().peekable();
     live.map(|wish| {
         while nodes.next_if(|(id, _)| id.cluster < *wish.name).is_some() {}
-        let own = std::iter::from_fn(|| nodes.next_if(|(id, _)| id.cluster == *wish.name));
-        Part::open(before, *wish, own)
+        let own = nodes.clone().take_while(|(id, _)| id.cluster == *wish.name);
+        let count = own.count();
+        Part::open(before, *wish, nodes.by_ref().take(count))
     })
     .collect()
 }

@@ -4,7 +4,11 @@
 //! length there is a stack of free blocks with the lowest address on top. Splitting the lowest block pushes its rest, which
 //! lies below everything else on the longer stacks, so the stacks stay sorted without any search.
 
-use crate::cidr::{Family, Prefix, from_bits};
+use crate::cidr::{Family, Prefix};
+use smallvec::SmallVec;
+
+/// First addresses of free blocks of one length: few, as a rule.
+type Stack = SmallVec<[u128; 2]>;
 
 /// Occupied addresses of one family: sorted, disjoint, inclusive intervals.
 #[derive(Debug, Default, Clone)]
@@ -35,7 +39,7 @@ impl Busy {
 pub(super) struct FreeSpace {
     family: Family,
     /// For each length that has any: first addresses, descending, so that the lowest is the last.
-    stacks: Vec<(u8, Vec<u128>)>,
+    stacks: SmallVec<[(u8, Stack); 4]>,
 }
 
 impl FreeSpace {
@@ -47,7 +51,7 @@ impl FreeSpace {
     ) -> Self {
         let mut space = Self {
             family,
-            stacks: Vec::new(),
+            stacks: SmallVec::new(),
         };
         for root in roots {
             if root.family() == family {
@@ -82,7 +86,7 @@ impl FreeSpace {
             let rest = base + self.size(found);
             self.stack(found).push(rest);
         }
-        Some(Prefix::containing(from_bits(self.family, base), len))
+        Some(Prefix::cut(self.family, base, len))
     }
 
     /// Adds a block that was not part of this space.
@@ -102,7 +106,7 @@ impl FreeSpace {
                 .iter()
                 .map(|(length, stack)| {
                     let keep = stack.len().saturating_sub(2);
-                    (*length, stack[keep..].to_vec())
+                    (*length, Stack::from_slice(&stack[keep..]))
                 })
                 .collect(),
         };
@@ -128,11 +132,11 @@ impl FreeSpace {
             .min_by_key(|(_, base)| *base)
     }
 
-    fn stack(&mut self, len: u8) -> &mut Vec<u128> {
+    fn stack(&mut self, len: u8) -> &mut Stack {
         let at = match self.stacks.iter().position(|(length, _)| *length == len) {
             Some(at) => at,
             None => {
-                self.stacks.push((len, Vec::new()));
+                self.stacks.push((len, Stack::new()));
                 self.stacks.len() - 1
             }
         };

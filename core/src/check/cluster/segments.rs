@@ -1,6 +1,6 @@
 //! Pod and mesh prefixes of a cluster's segments are what the ledgers grant to their sites and nodes, all of it.
 
-use super::{Cluster, Share};
+use super::Cluster;
 use crate::check::case::{Case, is_live};
 use crate::check::sweep::Cover;
 use crate::cidr::{Prefix, PrefixSet};
@@ -25,15 +25,17 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, plan: &NetworkPl
         ));
     }
     let chunks = chunks(cluster);
-    let mut shares: BTreeMap<&SegmentName, Vec<(Use, Prefix)>> = BTreeMap::new();
+    let mut shares: Vec<(&SegmentName, Use, Prefix)> = Vec::with_capacity(cluster.shares.len());
+    let mut inhabited: Vec<&SegmentName> = Vec::new();
     for (_, node, held) in cluster.held() {
-        let own = shares.entry(&node.segment).or_default();
-        own.extend(held.iter().map(
-            |Share {
-                 used_for, prefix, ..
-             }| (*used_for, *prefix),
-        ));
+        if inhabited.last() != Some(&&node.segment) {
+            inhabited.push(&node.segment);
+        }
+        let own = held.iter();
+        shares.extend(own.map(|share| (&node.segment, share.used_for, share.prefix)));
     }
+    shares.sort();
+    inhabited.sort_unstable();
     let selector = case
         .fleet
         .clusters
@@ -41,13 +43,16 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, plan: &NetworkPl
         .map(|own| &own.gateway_selector);
     for segment in own_segments(plan, name) {
         gateways(case, cluster, plan, segment, selector);
-        let Some(own) = shares.get(&segment.name) else {
+        if inhabited.binary_search(&&segment.name).is_err() {
             case.find(format!("plan {link}: segment {} has no node", segment.name));
             continue;
-        };
+        }
         for (used_for, class) in [(Use::Pod, Class::Pod), (Use::Mesh, Class::Mesh)] {
-            let shares = own.iter().filter(|(of, _)| *of == used_for);
-            let shares = shares.map(|(_, prefix)| *prefix);
+            let key = (&segment.name, used_for);
+            let from = shares.partition_point(|(of, used, _)| (*of, *used) < key);
+            let shares = shares[from..].iter();
+            let shares = shares.take_while(|(of, used, _)| (*of, *used) == key);
+            let shares = shares.map(|(.., prefix)| *prefix);
             let carried = segment.prefixes.iter().filter(|entry| entry.class == class);
             let carried = carried.map(|entry| entry.prefix);
             let chunks = match plan.granularity {

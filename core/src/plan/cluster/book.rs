@@ -69,12 +69,12 @@ struct BlockSpace {
 }
 
 /// What a node needs.
-#[derive(Debug, Clone)]
-pub(super) struct Need<'a> {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need<'a, 's> {
     /// The node.
     pub(super) node: &'a NodeName,
     /// Its site.
-    pub(super) site: SiteName,
+    pub(super) site: &'s SiteName,
     /// What for.
     pub(super) used_for: Use,
     /// In which family.
@@ -83,7 +83,7 @@ pub(super) struct Need<'a> {
     pub(super) lengths: Lengths,
 }
 
-impl Need<'_> {
+impl Need<'_, '_> {
     /// The block that helps where chunks and blocks are full.
     fn block(&self) -> BlockAsk {
         BlockAsk {
@@ -230,16 +230,18 @@ impl<'a> Book<'a> {
             .find(|(other, owner)| *owner != node || *other != prefix)
     }
 
+    /// Whether any node has something to return to.
+    pub(super) fn has_returned(&self) -> bool {
+        !self.returned.is_empty()
+    }
+
     /// Gives a returning node what it had, if that is still free and still in the chunks of its site.
-    pub(super) fn bring_back(&mut self, need: &Need<'a>) -> Option<Prefix> {
-        if self.returned.is_empty() {
-            return None;
-        }
+    pub(super) fn bring_back(&mut self, need: &Need<'a, '_>) -> Option<Prefix> {
         let mut returned = self.returned.get(need.node)?.iter();
         let prefix = returned.find_map(|&(prefix, used_for)| {
             let fits = used_for == need.used_for && prefix.family() == need.family;
             let free =
-                fits && self.is_own(&need.site, prefix) && self.live.overlapping(prefix).is_none();
+                fits && self.is_own(need.site, prefix) && self.live.overlapping(prefix).is_none();
             free.then_some(prefix)
         })?;
         self.hold(need.node, need.used_for, prefix, State::Active);
@@ -247,7 +249,7 @@ impl<'a> Book<'a> {
     }
 
     /// Cuts a new share, with a new chunk where that is needed.
-    pub(super) fn cut(&mut self, need: &Need<'a>, holdings: &Holdings) -> Cut {
+    pub(super) fn cut(&mut self, need: &Need<'a, '_>, holdings: &Holdings) -> Cut {
         let at = self.space_of(need, holdings);
         loop {
             if let Some(prefix) = self.sites[at].free.take(need.lengths.node) {
@@ -268,7 +270,7 @@ impl<'a> Book<'a> {
     }
 
     /// The hub has granted the block that `need` asked for: its first chunk goes to the site of the need.
-    pub(super) fn granted(&mut self, need: &Need<'a>, block: Prefix, holdings: &Holdings) {
+    pub(super) fn granted(&mut self, need: &Need<'a, '_>, block: Prefix, holdings: &Holdings) {
         let space = self.block_space(need, holdings);
         space.free.add(block);
         space.largest = Some(
@@ -284,7 +286,7 @@ impl<'a> Book<'a> {
     }
 
     /// The hub has no block for `need`.
-    pub(super) fn refused(&mut self, need: &Need<'a>, holdings: &Holdings) {
+    pub(super) fn refused(&mut self, need: &Need<'a, '_>, holdings: &Holdings) {
         self.block_space(need, holdings).exhausted = true;
     }
 
@@ -312,11 +314,11 @@ impl<'a> Book<'a> {
     }
 
     /// Where the free space of the need's site is.
-    fn space_of(&mut self, need: &Need<'a>, holdings: &Holdings) -> usize {
+    fn space_of(&mut self, need: &Need<'a, '_>, holdings: &Holdings) -> usize {
         let fits = |space: &SiteSpace| {
             space.used_for == need.used_for
                 && space.family == need.family
-                && space.site == need.site
+                && space.site == *need.site
         };
         // The last one first: nodes of a site often follow each other.
         if let Some(at) = self.sites.iter().rposition(fits) {
@@ -334,13 +336,13 @@ impl<'a> Book<'a> {
     }
 
     /// What is free in the chunks of one site.
-    fn site_space(&self, need: &Need<'a>, holdings: &Holdings, reusing: bool) -> FreeSpace {
+    fn site_space(&self, need: &Need<'a, '_>, holdings: &Holdings, reusing: bool) -> FreeSpace {
         let chunks: Vec<Prefix> = self
             .chunks()
             .filter(|(prefix, chunk)| {
                 prefix.family() == need.family
                     && chunk.used_for == need.used_for
-                    && chunk.site == need.site
+                    && chunk.site == *need.site
             })
             .map(|(prefix, _)| prefix)
             .collect();
@@ -355,7 +357,7 @@ impl<'a> Book<'a> {
         FreeSpace::new(need.family, chunks, &Busy::of(need.family, busy))
     }
 
-    fn cut_chunk(&mut self, need: &Need<'a>, holdings: &Holdings) -> Cut {
+    fn cut_chunk(&mut self, need: &Need<'a, '_>, holdings: &Holdings) -> Cut {
         let space = self.block_space(need, holdings);
         let largest = space.largest.unwrap_or(need.lengths.block);
         let wanted = need.lengths.chunk(largest);
@@ -372,7 +374,7 @@ impl<'a> Book<'a> {
     }
 
     /// What is free in the cluster's blocks.
-    fn block_space(&mut self, need: &Need<'a>, holdings: &Holdings) -> &mut BlockSpace {
+    fn block_space(&mut self, need: &Need<'a, '_>, holdings: &Holdings) -> &mut BlockSpace {
         let Need {
             used_for, family, ..
         } = *need;

@@ -30,7 +30,7 @@ pub(in crate::plan) struct Draft<'a> {
     /// Families in which they get it.
     families: Families,
     /// What is being cut.
-    queue: Queue<'a>,
+    queue: Queue,
     /// Shares that could not be cut.
     missing: BTreeMap<(Use, Family), Vec<NodeName>>,
     report: Reporter,
@@ -54,13 +54,13 @@ enum Assign {
     Yes,
 }
 
-/// Needs that are being served, one after the other.
-#[derive(Default)]
-struct Queue<'a> {
-    /// What they are for; absent: nothing has been asked yet.
+/// Where cutting stands: which node is next, and in which family.
+#[derive(Debug, Clone, Copy, Default)]
+struct Queue {
+    /// What is cut; absent: nothing yet.
     of: Option<Use>,
-    needs: Vec<(usize, Need<'a>)>,
-    next: usize,
+    node: usize,
+    family: usize,
 }
 
 impl<'a> Draft<'a> {
@@ -229,11 +229,9 @@ impl<'a> Draft<'a> {
     /// Gives nodes without podCIDR a range. Stops for a block that it needs: answer with [`Draft::answer`], and call again.
     pub(in crate::plan) fn pods(&mut self, holdings: &Holdings) -> Option<BlockAsk> {
         if self.queue.of.is_none() {
-            self.enqueue(Use::Pod, self.families, |node| {
-                node.node.pod_cidrs.is_empty()
-            });
+            self.begin(Use::Pod, self.families);
         }
-        let ask = self.serve(holdings);
+        let ask = self.serve(Use::Pod, self.families, holdings);
         if ask.is_none() {
             self.settle_podless();
         }
@@ -243,9 +241,9 @@ impl<'a> Draft<'a> {
     /// Gives every node that takes part its mesh addresses, in the same manner.
     pub(in crate::plan) fn mesh(&mut self, holdings: &Holdings) -> Option<BlockAsk> {
         if self.queue.of != Some(Use::Mesh) {
-            self.enqueue(Use::Mesh, holdings.mesh_families, |_| true);
+            self.begin(Use::Mesh, holdings.mesh_families);
         }
-        let ask = self.serve(holdings);
+        let ask = self.serve(Use::Mesh, holdings.mesh_families, holdings);
         if ask.is_none() {
             for node in self.nodes.iter_mut().filter(|node| node.planned) {
                 let mut families = holdings.mesh_families.iter();
@@ -257,11 +255,16 @@ impl<'a> Draft<'a> {
 
     /// Answers what [`Draft::pods`] or [`Draft::mesh`] asked for: a block, or that there is none.
     pub(in crate::plan) fn answer(&mut self, block: Option<Prefix>, holdings: &Holdings) {
-        if let Some((_, need)) = self.queue.needs.get(self.queue.next) {
-            match block {
-                Some(block) => self.book.granted(need, block, holdings),
-                None => self.book.refused(need, holdings),
-            }
+        let Queue { of, node, family } = self.queue;
+        let (Some(used_for), Some(node)) = (of, self.nodes.get(node)) else {
+            return;
+        };
+        let Some(need) = need(&self.wish, node, used_for, Family::BOTH[family]) else {
+            return;
+        };
+        match block {
+            Some(block) => self.book.granted(&need, block, holdings),
+            None => self.book.refused(&need, holdings),
         }
     }
 
@@ -330,64 +333,49 @@ impl<'a> Draft<'a> {
         Assign::Refused
     }
 
-    /// Lines up what nodes need. Those who return come first, so that nobody gets what they had.
-    fn enqueue(
+    /// Begins to cut for a use. Those who return come first, so that nobody gets what they had.
+    fn begin(&mut self, used_for: Use, families: Families) {
+        self.queue = Queue {
+            of: Some(used_for),
+            ..Queue::default()
+        };
+        if !self.book.has_returned() {
+            return;
+        }
+        for node in &mut self.nodes {
+            for family in families.iter() {
+                let need = need(&self.wish, node, used_for, family);
+                let back = need.and_then(|need| self.book.bring_back(&need));
+                node.shares_mut(used_for).extend(back);
+            }
+        }
+    }
+
+    /// Cuts what is still missing, one node after the other.
+    fn serve(
         &mut self,
         used_for: Use,
         families: Families,
-        wanted: impl Fn(&NodeWork<'_>) -> bool,
-    ) {
-        let lengths: Vec<(Family, Lengths)> = families
-            .iter()
-            .map(|family| (family, Lengths::of(self.wish.addressing, used_for, family)))
-            .collect();
-        let mut needs = Vec::new();
-        for (at, node) in self.nodes.iter_mut().enumerate() {
-            let (Some(site), true) = (&node.site, node.planned) else {
-                continue;
-            };
-            if !wanted(node) {
-                continue;
-            }
-            for &(family, lengths) in &lengths {
-                if node.has(used_for, family) {
-                    continue;
+        holdings: &Holdings,
+    ) -> Option<BlockAsk> {
+        while let Some(node) = self.nodes.get_mut(self.queue.node) {
+            while let Some(family) = Family::BOTH.get(self.queue.family).copied() {
+                if let Some(need) =
+                    need(&self.wish, node, used_for, family).filter(|_| families.contains(family))
+                {
+                    match self.book.cut(&need, holdings) {
+                        Cut::Share(prefix) => node.shares_mut(used_for).push(prefix),
+                        Cut::Needs(ask) => return Some(ask),
+                        Cut::Nothing => {
+                            let missing = self.missing.entry((used_for, family)).or_default();
+                            missing.push(node.id.node.clone());
+                        }
+                    }
                 }
-                let need = Need {
-                    node: &node.id.node,
-                    site: site.clone(),
-                    used_for,
-                    family,
-                    lengths,
-                };
-                needs.push((at, need));
+                self.queue.family += 1;
             }
-        }
-        needs.retain(|(at, need)| match self.book.bring_back(need) {
-            Some(prefix) => {
-                self.nodes[*at].shares_mut(used_for).push(prefix);
-                false
-            }
-            None => true,
-        });
-        self.queue = Queue {
-            of: Some(used_for),
-            needs,
-            next: 0,
-        };
-    }
-
-    fn serve(&mut self, holdings: &Holdings) -> Option<BlockAsk> {
-        while let Some((at, need)) = self.queue.needs.get(self.queue.next) {
-            match self.book.cut(need, holdings) {
-                Cut::Share(prefix) => self.nodes[*at].shares_mut(need.used_for).push(prefix),
-                Cut::Needs(ask) => return Some(ask),
-                Cut::Nothing => {
-                    let missing = self.missing.entry((need.used_for, need.family));
-                    missing.or_default().push(need.node.clone());
-                }
-            }
-            self.queue.next += 1;
+            self.queue.family = 0;
+            self.queue.node += 1;
         }
         None
     }
@@ -446,4 +434,23 @@ fn sorted(prefixes: &[Prefix]) -> Vec<Prefix> {
     let mut prefixes = prefixes.to_vec();
     prefixes.sort_unstable();
     prefixes
+}
+
+/// What a node needs, if it takes part and has no share for the use in this family.
+fn need<'a, 's>(
+    wish: &Wish<'_>,
+    node: &'s NodeWork<'a>,
+    used_for: Use,
+    family: Family,
+) -> Option<Need<'a, 's>> {
+    let site = node.site.as_ref().filter(|_| node.planned)?;
+    // A node that shows podCIDRs is given none.
+    let wants = used_for == Use::Mesh || node.node.pod_cidrs.is_empty();
+    (wants && !node.has(used_for, family)).then(|| Need {
+        node: &node.id.node,
+        site,
+        used_for,
+        family,
+        lengths: Lengths::of(wish.addressing, used_for, family),
+    })
 }
