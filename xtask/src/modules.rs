@@ -11,6 +11,7 @@
 //! Types are not inferred: a method call is no edge, and an `impl` in another file than its type is an edge to the type alone.
 
 mod names;
+mod syntax;
 mod uses;
 
 use anyhow::{Context, Result, bail};
@@ -96,7 +97,7 @@ fn judge(folder: &str, edges: &Edges) -> Vec<String> {
         .map(|circle| {
             let members: Vec<&str> = circle.iter().map(String::as_str).collect();
             let mut lines = vec![format!(
-                "  {folder}: {} use each other; move what one of these lines names into a file that none of them is:",
+                "  {folder}: {} use each other; to break the circle, move what one of these lines names into a file of its own:",
                 members.join(", ")
             )];
             let round = shortest(&circle, edges);

@@ -35,7 +35,7 @@ fn a_circle_is_named_with_the_lines_that_make_it() {
     ]);
     assert_eq!(
         found,
-        "  demo: a.rs, b.rs use each other; move what one of these lines names into a file that none of them is:\n    \
+        "  demo: a.rs, b.rs use each other; to break the circle, move what one of these lines names into a file of its own:\n    \
          demo/src/a.rs:2 names crate::b::B, of demo/src/b.rs\n    \
          demo/src/b.rs:3 names crate::a::LIMIT, of demo/src/a.rs"
     );

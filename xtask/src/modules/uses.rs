@@ -3,7 +3,8 @@
 //! A single name counts too: a `mod.rs` passes an item on and uses it by the same line. Local variables are not told apart
 //! from items; one that is called like an imported item adds no edge that the import has not made.
 
-use super::names::{Leaf, Names, Segments, attributes, is_test, leaves};
+use super::names::Names;
+use super::syntax::{Leaf, Segments, attributes, is_test, leaves};
 use proc_macro2::{Spacing, TokenStream, TokenTree};
 use std::collections::BTreeMap;
 use syn::visit::{self, Visit};
