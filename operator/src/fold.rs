@@ -12,7 +12,7 @@ use crate::decided::Decided;
 use crate::index::{Change, News, Origin};
 use crate::ledgers::{LEDGER_FULL, is_nearly_full};
 use crate::restore::{ACCEPT, Seen};
-use crate::touched::{Folded, Touched, Whole, peer_of};
+use crate::touched::{Folded, Whole, peer_of};
 use crate::world::{Memory, disbelief, is_believed, pod_cidr_managers};
 use crate::write::MANAGER;
 use k8s_openapi::api::core::v1::Node;

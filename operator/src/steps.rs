@@ -8,14 +8,14 @@
 use crate::decided::Decided;
 use crate::index::{AGENT_NOT_READY, Index};
 use crate::ledgers::{self, Ledgers};
-use crate::touched::{About, peer_of};
+use crate::touched::About;
 use crate::vpn;
 use crate::write::{Write, differs};
 use k8s_openapi::api::core::v1::{Node, Secret, Taint};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName};
-use tieline_core::ledger::{Ledger, LedgerName};
+use tieline_core::ledger::LedgerName;
 use tieline_core::slices::Stored;
 use tieline_crds::{NetworkPlanSpec, Peer, convert};
 
