@@ -1,13 +1,12 @@
 //! What has been decided, as a value: everything that writes and statuses follow from. It is made whole by a full pass and
 //! carried forward by what changed; a write that fails changes nothing in it, but ends its life. Pure.
 
-use crate::fold::{Folded, Whole};
 use crate::index::Index;
 use crate::ledgers;
 use crate::objections::Objections;
 use crate::planning::Planning;
 use crate::restore::{self, Disagreement, Frozen, Seen, Settled};
-use crate::steps::{About, Touched};
+use crate::touched::{About, Folded, Touched, Whole};
 use crate::uses::Uses;
 use crate::vpn::{self, Attachment};
 use crate::world::{self, Memory, World};

@@ -12,30 +12,17 @@ use crate::decided::Decided;
 use crate::index::{Change, News, Origin};
 use crate::ledgers::{LEDGER_FULL, is_nearly_full};
 use crate::restore::{ACCEPT, Seen};
-use crate::steps::{Touched, peer_of};
+use crate::touched::{Folded, Whole, peer_of};
 use crate::world::{Memory, disbelief, is_believed, pod_cidr_managers};
 use crate::write::MANAGER;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName};
+use tieline_core::ids::{LinkName, NodeId, PeerName};
 use tieline_core::ledger::LedgerName;
 use tieline_crds::convert;
 use tieline_crds::{AddressLedger, NetworkPlan, Peer};
-
-/// The world has to be read anew, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Whole(pub &'static str);
-
-/// What was carried over.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Folded {
-    /// Nodes that came, left or changed, themselves or by their Peer.
-    pub touched: Touched,
-    /// Clusters whose nodes the planner would read otherwise than before.
-    pub replan: BTreeSet<ClusterName>,
-}
 
 /// Carries a world forward. After an error `decided` is of no use any more.
 ///

@@ -11,7 +11,6 @@
 //! Objects of the same identity are ordered by resourceVersion, which the API server makes a growing number. After an
 //! outage the version may have gone back with a restored store, so [`Index::reset`] takes what was listed as it is.
 
-use crate::write::AGENT_NOT_READY;
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Secret};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
@@ -20,6 +19,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site, VpnAttachment};
 
+/// Taint that keeps pods from a node until its agent carries a plan. Whoever registers nodes sets it, if at all; the operator
+/// takes it away.
+pub const AGENT_NOT_READY: &str = "tieline.dev/agent-not-ready";
 /// How many deletions a table remembers, to know a late answer to an own write for what it is.
 const TOMBSTONES: usize = 1024;
 

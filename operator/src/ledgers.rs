@@ -18,7 +18,7 @@ pub use limit::{LEDGER_FULL, is_nearly_full, restrict};
 use crate::decided::Decided;
 use crate::index::Index;
 use crate::restore;
-use crate::steps::About;
+use crate::touched::About;
 use crate::write::Write;
 use kube::ResourceExt;
 use std::collections::BTreeMap;

@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | [`index`], [`store`] | everything that was read | pure; shared |
 //! | [`watch`] | the API server's events into the store | IO |
-//! | [`world`], [`fold`] | the index as the planner reads it, anew or carried forward | pure |
+//! | [`world`], [`fold`], [`touched`] | the index as the planner reads it, anew or carried forward; what a change concerns | pure |
 //! | [`planning`] | the plan and its proof, of everything or of what changed | pure |
 //! | [`decided`], [`uses`], [`objections`] | a decision as a value; who uses what in it, and what stands against it | pure |
 //! | [`mod@steps`] | what a decision writes, in order | pure |
@@ -46,6 +46,7 @@ pub mod schema;
 pub mod status;
 pub mod steps;
 pub mod store;
+pub mod touched;
 pub mod uses;
 pub mod vpn;
 pub mod watch;

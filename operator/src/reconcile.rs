@@ -12,12 +12,13 @@
 //! Everything else, and whatever was not stored, is decided anew as a whole.
 
 use crate::decided::{Decided, Refused};
-use crate::fold::{Whole, fold};
+use crate::fold::fold;
 use crate::index::{Index, News, Scope};
 use crate::restore::Seen;
 use crate::status::{Changes, Due, Hold, Judged, Members, changes};
-use crate::steps::{About, Steps, Touched, link_of, steps};
+use crate::steps::{Steps, link_of, steps};
 use crate::store::Store;
+use crate::touched::{About, Touched, Whole};
 use crate::world::Memory;
 use crate::write::{Write, WriteError, Writer};
 use crypto_box::aead::OsRng;

@@ -12,24 +12,22 @@
 //!
 //! The word counts once: when nothing is left to accept, the annotation is removed ([`spent`]).
 
+mod frozen;
 mod levels;
 
+pub use frozen::{ACCEPT, Carried, Frozen};
 pub use levels::{Disagreement, agree};
 
 use crate::index::Index;
 use crate::world::World;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use tieline_core::fleet::Fleet;
 use tieline_core::ids::{ClusterName, Lineage, LinkName, PeerName};
 use tieline_core::ledger::{Ledger, LedgerName, Ledgers, Owner, State, Use};
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::plan::Notice;
-
-/// Annotation on an AddressLedger: the revision that an administrator gives up.
-pub const ACCEPT: &str = tieline_crds::address_ledger::ACCEPT_RESTORE;
 
 /// Reason of what waits for a frozen ledger.
 pub const LEDGER_FROZEN: &str = "LedgerFrozen";
@@ -74,60 +72,6 @@ fn raise<N: Ord + Clone>(
         *entry = (lineage.clone(), 0);
     }
     entry.1 = entry.1.max(revision);
-}
-
-/// A ledger that gives no new grants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frozen {
-    /// Name of the AddressLedger.
-    pub ledger: String,
-    /// What somebody has seen.
-    pub seen: u64,
-    /// What there is.
-    pub has: u64,
-    /// The plan that is older than what an agent carries; without it, it is the ledger itself that is older.
-    pub plan: Option<Carried>,
-}
-
-/// A plan of which an agent carries a newer revision than there is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Carried {
-    /// The plan's link.
-    pub link: LinkName,
-    /// The Peer whose agent says so.
-    pub by: PeerName,
-}
-
-impl Frozen {
-    /// The revision of the ledger that has been seen, when it is the ledger that is older.
-    #[must_use]
-    pub fn ledger_seen(&self) -> Option<u64> {
-        self.plan.is_none().then_some(self.seen)
-    }
-}
-
-impl fmt::Display for Frozen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            ledger, seen, has, ..
-        } = self;
-        match &self.plan {
-            Some(Carried { link, by }) => write!(
-                f,
-                "NetworkPlan {link} is at revision {has}, but revision {seen} has been seen: the agent of Peer {by} carries it"
-            )?,
-            None => write!(
-                f,
-                "AddressLedger {ledger} is at revision {has}, but revision {seen} has been seen"
-            )?,
-        }
-        write!(
-            f,
-            ". It was restored from an older backup. What was granted since is unknown, so new grants wait. To go on from what \
-             the ledger holds: tieline ledger accept-restore {ledger} --yes (or kubectl annotate addressledgers.tieline.dev \
-             {ledger} --overwrite {ACCEPT}={seen})"
-        )
-    }
 }
 
 /// How the records and what others have seen of them fit together.

@@ -6,17 +6,16 @@
 //! is sealed with it. Plans that no node here waits for come last, and a pass may end before them.
 
 use crate::decided::Decided;
-use crate::index::Index;
+use crate::index::{AGENT_NOT_READY, Index};
 use crate::ledgers::{self, Ledgers};
+use crate::touched::About;
 use crate::vpn;
-use crate::write::{AGENT_NOT_READY, Write, differs};
+use crate::write::{Write, differs};
 use k8s_openapi::api::core::v1::{Node, Secret, Taint};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName};
-use tieline_core::ledger::{Ledger, LedgerName};
-use tieline_core::network_plan::NetworkPlan;
-use tieline_core::plan::Proposal;
+use tieline_core::ledger::LedgerName;
 use tieline_core::slices::Stored;
 use tieline_crds::{NetworkPlanSpec, Peer, convert};
 
@@ -31,74 +30,6 @@ pub struct Steps {
     pub begun: Option<String>,
     /// How the ledgers that are written are stored afterwards.
     pub stored: BTreeMap<LedgerName, Stored>,
-}
-
-/// Which objects a decision is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum About {
-    /// All.
-    All,
-    /// What follows from these.
-    Only(Touched),
-}
-
-/// What a change has touched.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// Nodes that came, left or changed, or whose plan or Peer did.
-    pub nodes: BTreeSet<NodeId>,
-    /// Ledgers that are to be written.
-    pub ledgers: BTreeSet<LedgerName>,
-    /// Plans that are to be written.
-    pub plans: BTreeSet<LinkName>,
-    /// Links of which a notice came or went.
-    pub links: BTreeSet<LinkName>,
-    /// Whether a VPN attachment has changed.
-    pub attachments: bool,
-}
-
-impl Touched {
-    /// The ledgers that are to be written, as they are proposed.
-    pub fn of_ledgers<'p>(
-        &self,
-        proposal: &'p Proposal,
-    ) -> impl Iterator<Item = (&'p LedgerName, &'p Arc<Ledger>)> {
-        let names = self.ledgers.iter();
-        names.filter_map(|name| proposal.ledgers.get_key_value(name))
-    }
-
-    /// The plans that are to be written, as they are proposed.
-    pub fn of_plans<'p>(
-        &self,
-        proposal: &'p Proposal,
-    ) -> impl Iterator<Item = (&'p LinkName, &'p NetworkPlan)> {
-        let links = self.plans.iter();
-        links.filter_map(|link| proposal.plans.get_key_value(link))
-    }
-
-    /// Kinds and names of what is written for the nodes, as [`Write::object`] tells them.
-    #[must_use]
-    pub fn objects(&self) -> BTreeSet<(&'static str, String)> {
-        let mut objects = BTreeSet::new();
-        for (name, id) in self.peers() {
-            objects.insert(("Peer", name.to_string()));
-            objects.insert(("Node", id.node.to_string()));
-            objects.insert(("Node taints", id.node.to_string()));
-        }
-        objects
-    }
-
-    /// The Peers of the nodes.
-    pub fn peers(&self) -> impl Iterator<Item = (PeerName, &NodeId)> {
-        let nodes = self.nodes.iter();
-        nodes.filter_map(|id| Some((peer_of(id)?, id)))
-    }
-}
-
-/// The name of a node's Peer.
-#[must_use]
-pub fn peer_of(id: &NodeId) -> Option<PeerName> {
-    PeerName::new(format!("{}.{}", id.cluster, id.node)).ok()
 }
 
 /// Everything that has to be written, beginning with the Secrets of new attachments' keys in `keys`.

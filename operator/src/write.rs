@@ -30,9 +30,6 @@ pub const MANAGER: &str = "tieline-operator";
 const PARALLEL: usize = 8;
 /// Label on objects that a link uses; a policy refuses to delete them.
 pub const IN_USE: &str = "tieline.dev/in-use";
-/// Taint that keeps pods from a node until its agent carries a plan. Whoever registers nodes sets it, if at all; the operator
-/// takes it away.
-pub const AGENT_NOT_READY: &str = "tieline.dev/agent-not-ready";
 
 /// Why something was not written.
 #[derive(Debug, Error)]

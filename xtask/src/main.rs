@@ -6,7 +6,7 @@
 //! | `crds --check` | fails when they are not what the types say |
 //! | `docs` | writes `docs/api.md` from the Rust types, and `docs/metrics.md` from what the programs serve |
 //! | `docs --check` | fails when they are not what those say |
-//! | `deps` | fails when a crate uses what the workspace's rules forbid it |
+//! | `deps` | fails when a crate uses what the workspace's rules forbid it, or modules of `core` or `operator` use each other in a circle |
 //! | `image` | builds the programs and writes the image as an OCI archive, with its SBOMs |
 
 #![allow(clippy::print_stdout)] // A command line tool: its output is its result.
@@ -15,6 +15,7 @@ mod crds;
 mod deps;
 mod docs;
 mod image;
+mod modules;
 
 use clap::{Parser, Subcommand};
 
@@ -40,7 +41,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Fail when a crate uses what the rules of ARCHITECTURE.md forbid it.
+    /// Fail when a crate uses what the rules of ARCHITECTURE.md forbid it, or modules use each other in a circle.
     Deps,
     /// Build the programs, static, and write the image as an OCI archive with its SBOMs.
     Image(image::Arguments),
@@ -52,7 +53,7 @@ fn main() -> anyhow::Result<()> {
         Task::Crds { check: true } => println!("{}", crds::check()?),
         Task::Docs { check: false } => println!("{}", docs::write()?),
         Task::Docs { check: true } => println!("{}", docs::check()?),
-        Task::Deps => println!("{}", deps::check()?),
+        Task::Deps => println!("{}\n{}", deps::check()?, modules::check()?),
         Task::Image(arguments) => println!("{}", image::write(&arguments)?),
     }
     Ok(())

@@ -296,26 +296,3 @@ pub fn let_through(chain: &str) -> [String; 2] {
         _ => format!("nft insert rule {chain} {nft} \"tie*\" accept"),
     })
 }
-
-impl Ruleset {
-    /// The script that replaces our tables by this ruleset in one transaction of `nft -f -`.
-    ///
-    /// A table is added, deleted and defined anew, which works whether it was there or not.
-    #[must_use]
-    pub fn script(&self) -> String {
-        script::script(self)
-    }
-
-    /// The script that turns tables as `before` describes them into these, when only elements of sets differ: then nothing else
-    /// is touched, counters go on, and no set is empty for a moment, as those of a new table are.
-    #[must_use]
-    pub fn update_script(&self, before: &Self) -> Option<String> {
-        script::update(before, self)
-    }
-
-    /// The script that removes our tables, whether they are there or not. `netdev`: also the table of egress guards.
-    #[must_use]
-    pub fn removal_script(netdev: bool) -> String {
-        script::removal(netdev)
-    }
-}

@@ -1,10 +1,10 @@
 //! The configuration of an accepted node: what a gateway, another node and a gateway with a VPN run.
 
-use super::KEEPALIVE;
 use super::config::{
     ConfigDevice, ConfigPeer, ConfigTarget, ConfigVpn, Far, Hop, NodeConfig, Policy,
 };
 use super::guard::Guard;
+use super::numbers::{KEEPALIVE, PREF_INNER};
 use super::reach::{Reach, Way};
 use crate::cidr::{Family, Prefix, PrefixSet};
 use crate::fleet::Granularity;
@@ -95,7 +95,7 @@ impl View<'_> {
             if matches!(device.kind, DeviceKind::Outer | DeviceKind::Vpn) {
                 for &family in &config.families {
                     config.rules.insert(Rule {
-                        preference: super::PREF_INNER,
+                        preference: PREF_INNER,
                         family,
                         selector: Selector::From(device),
                         table: TABLE_INNER,

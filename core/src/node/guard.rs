@@ -3,8 +3,8 @@
 //! Every node has it, also one whose peer is not accepted yet; then it is all that there is.
 
 use super::config::{ConfigTarget, NodeConfig, SiteCandidate};
+use super::numbers::{PREF_CNI, PREF_GUARD, PREF_REMOTE};
 use super::reach::Reach;
-use super::{PREF_CNI, PREF_GUARD, PREF_REMOTE};
 use crate::cidr::{Prefix, PrefixSet};
 use crate::host::{
     METRIC_GUARD, METRIC_REMOTE, RouteKey, Rule, Selector, TABLE_GUARD, TABLE_INNER, TABLE_MAIN,

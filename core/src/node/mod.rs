@@ -10,6 +10,7 @@
 //! | `reach` | who reaches whom: directly, through the transit site, at which endpoints |
 //! | `build` | devices, peers and remote routes of a gateway and of another node |
 //! | `guard` | what stays unreachable, and what stays the host's |
+//! | `numbers` | the order of policy rules, and the keepalive |
 //! | `resolve` | next hops by health, MTUs, endpoints, sysctls |
 //! | `chains` | the firewall's rules |
 
@@ -17,10 +18,12 @@ mod build;
 mod chains;
 pub mod config;
 mod guard;
+mod numbers;
 mod reach;
 mod resolve;
 
 pub use config::NodeConfig;
+pub use numbers::{KEEPALIVE, PREF_CNI, PREF_ENCRYPTED, PREF_GUARD, PREF_INNER, PREF_REMOTE};
 pub use resolve::resolve;
 
 use crate::cidr::{Prefix, PrefixSet};
@@ -31,19 +34,6 @@ use crate::network_plan::NetworkPlan;
 use crate::peer::AcceptedPeers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-
-/// Preference of the rule that sends encrypted packets to the underlay.
-pub const PREF_ENCRYPTED: u32 = 101;
-/// Preference of the rules for what arrives encrypted for other nodes of the own segment.
-pub const PREF_INNER: u32 = 102;
-/// Preference of the rule for remote prefixes and the guard.
-pub const PREF_REMOTE: u32 = 103;
-/// Preference of the rules that leave the own cluster's pods to the CNI's routes.
-pub const PREF_CNI: u32 = 104;
-/// Preference of the rule for the guard behind the CNI's routes.
-pub const PREF_GUARD: u32 = 105;
-/// Persistent keepalive in seconds: below the 30 s after which common NATs forget a UDP flow.
-pub const KEEPALIVE: u16 = 25;
 
 /// What only the host knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::index::AGENT_NOT_READY;
 use crate::ledgers;
 use crate::restore;
 use crate::steps::{peers, plans, untainted};
-use crate::write::AGENT_NOT_READY;
 use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
 use kube::ResourceExt;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 //! helps is to record the blocks in the hub's ledger again, which an administrator has to say, by the annotation
 //! [`ACCEPT`] with at least the hub's revision. Pure.
 
-use super::{ACCEPT, Frozen};
+use super::frozen::{ACCEPT, Frozen};
 use crate::index::Index;
 use crate::world::World;
 use kube::ResourceExt;

@@ -1,7 +1,8 @@
 //! Status of a Cluster.
 
+use super::judged::Judged;
+use super::judgement::{Judgement, accepted, conditions, count};
 use super::members::summary;
-use super::{Judged, Judgement, accepted, conditions, count};
 use crate::decided::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;

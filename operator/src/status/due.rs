@@ -3,7 +3,7 @@
 use super::Members;
 use crate::decided::Decided;
 use crate::index::{Change, Index, News, Table};
-use crate::steps::Touched;
+use crate::touched::Touched;
 use std::collections::BTreeSet;
 use tieline_core::ids::LinkName;
 use tieline_core::ledger::LedgerName;

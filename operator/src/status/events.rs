@@ -131,7 +131,7 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
                 } else {
                     wanted.reason.clone()
                 },
-                note: super::clipped(wanted.message.clone(), 1000),
+                note: super::judgement::clipped(wanted.message.clone(), 1000),
                 action: "Judge",
             });
         }
@@ -178,7 +178,7 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
                 regarding: object.object_ref(&()),
                 warning: true,
                 reason: "RevisionBehind".to_owned(),
-                note: super::clipped(note, 1000),
+                note: super::judgement::clipped(note, 1000),
                 action: "Freeze",
             });
         }

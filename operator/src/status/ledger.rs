@@ -1,6 +1,6 @@
 //! Status of an AddressLedger.
 
-use super::{Judgement, conditions};
+use super::judgement::{Judgement, conditions};
 use crate::decided::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;

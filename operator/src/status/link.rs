@@ -1,6 +1,9 @@
 //! Status of a ClusterLink and of its NetworkPlan.
 
-use super::{Entries, Judged, Judgement, Members, accepted, conditions, count};
+use super::entries::Entries;
+use super::judged::Judged;
+use super::judgement::{Judgement, accepted, conditions, count};
+use super::members::Members;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeSet;

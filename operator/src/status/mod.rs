@@ -8,6 +8,9 @@ mod due;
 mod entries;
 mod events;
 mod hold;
+mod judged;
+mod judgement;
+mod lacking;
 mod ledger;
 mod link;
 mod members;
@@ -19,20 +22,17 @@ pub use due::Due;
 pub use entries::Entries;
 pub use events::{Happening, done, happenings};
 pub use hold::Hold;
+pub use judged::Judged;
 pub use members::{GatewayState, Members, paths_of};
 
-use crate::decided::{Decided, Refused};
-use crate::index::Index;
 use crate::write::{IN_USE, differs};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use std::sync::Arc;
 use tieline_crds::{
     AddressLedger, AddressLedgerStatus, Cluster, ClusterLink, ClusterLinkStatus, ClusterStatus,
-    Condition, NetworkPlan, NetworkPlanStatus, Site, SiteStatus, VpnAttachment,
-    VpnAttachmentStatus,
+    NetworkPlan, NetworkPlanStatus, Site, SiteStatus, VpnAttachment, VpnAttachmentStatus,
 };
 
 /// Every status and label that has to be written, because it differs from what is there.
@@ -56,19 +56,6 @@ pub struct Changes {
     pub sites_in_use: Vec<(Arc<Site>, bool)>,
     /// VpnAttachments likewise.
     pub vpns_in_use: Vec<(Arc<VpnAttachment>, bool)>,
-}
-
-/// What statuses are judged from.
-#[derive(Debug, Clone, Copy)]
-pub struct Judged<'a> {
-    /// The objects.
-    pub index: &'a Index,
-    /// What was decided on them.
-    pub decided: &'a Decided,
-    /// Which members are ready.
-    pub members: &'a Members,
-    /// What the API server refused.
-    pub refused: &'a Refused,
 }
 
 impl Changes {
@@ -142,117 +129,6 @@ fn keep_label<K: Resource>(into: &mut Vec<(Arc<K>, bool)>, object: &Arc<K>, used
         .is_some_and(|value| value == "true");
     if used != labelled {
         into.push((object.clone(), used));
-    }
-}
-
-/// One condition before it has a time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Judgement {
-    kind: &'static str,
-    holds: Option<bool>,
-    reason: String,
-    message: String,
-}
-
-impl Judgement {
-    fn new(
-        kind: &'static str,
-        holds: bool,
-        reason: impl Into<String>,
-        message: impl Into<String>,
-    ) -> Self {
-        Self {
-            kind,
-            holds: Some(holds),
-            reason: reason.into(),
-            message: message.into(),
-        }
-    }
-
-    fn unknown(kind: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            holds: None,
-            reason: reason.into(),
-            message: message.into(),
-        }
-    }
-
-    fn holds(&self) -> bool {
-        self.holds == Some(true)
-    }
-}
-
-/// Conditions of an object: the time of one that keeps its status is kept.
-fn conditions(
-    held: &[Condition],
-    judgements: Vec<Judgement>,
-    generation: Option<i64>,
-    now: Timestamp,
-) -> Vec<Condition> {
-    judgements
-        .into_iter()
-        .map(|judgement| {
-            let status = match judgement.holds {
-                Some(true) => "True",
-                Some(false) => "False",
-                None => "Unknown",
-            };
-            let before = held
-                .iter()
-                .find(|it| it.type_ == judgement.kind && it.status == status);
-            Condition {
-                type_: judgement.kind.to_owned(),
-                status: status.to_owned(),
-                reason: judgement.reason,
-                message: clipped(judgement.message, 32_000),
-                observed_generation: generation,
-                // The API keeps whole seconds: more would look like a change at every pass.
-                last_transition_time: before.map_or_else(
-                    || Time(whole_seconds(now)),
-                    |it| it.last_transition_time.clone(),
-                ),
-            }
-        })
-        .collect()
-}
-
-fn whole_seconds(now: Timestamp) -> Timestamp {
-    Timestamp::from_second(now.as_second()).unwrap_or(now)
-}
-
-/// A number as statuses hold it.
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// A text of at most `limit` bytes.
-fn clipped(mut text: String, limit: usize) -> String {
-    if text.len() > limit {
-        let mut end = limit - '…'.len_utf8();
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
-/// Accepted, for an object that is or is not readable.
-fn accepted(kind: &'static str, name: &str, decided: &Decided) -> Judgement {
-    if let Some(invalid) = decided.objections.invalid(kind, name) {
-        let message = format!("{}: {}", invalid.field, invalid.message);
-        return Judgement::new("Accepted", false, "Invalid", message);
-    }
-    let refusals = decided.objections.refusals(kind, name);
-    match refusals.first() {
-        None => Judgement::new("Accepted", true, "Accepted", "nothing to object to"),
-        Some(first) => {
-            let mut messages: Vec<&str> = refusals.iter().map(|it| it.message.as_str()).collect();
-            messages.sort_unstable();
-            Judgement::new("Accepted", false, first.reason.clone(), messages.join("; "))
-        }
     }
 }
 

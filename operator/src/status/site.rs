@@ -1,6 +1,8 @@
 //! Status of a Site.
 
-use super::{GatewayState, Judged, Judgement, Members, accepted, conditions};
+use super::judged::Judged;
+use super::judgement::{Judgement, accepted, conditions};
+use super::members::{GatewayState, Members};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tieline_core::ids::SiteName;

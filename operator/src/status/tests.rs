@@ -1,7 +1,11 @@
 #![allow(clippy::unwrap_used)]
+use super::judgement::{Judgement, clipped, conditions};
 use super::*;
+use crate::decided::Decided;
+use crate::index::Index;
 use crate::{restore, world};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use tieline_core::ids::Lineage;
 use tieline_crds::Peer;

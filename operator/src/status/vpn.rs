@@ -1,6 +1,8 @@
 //! Status of a VpnAttachment. Holds no secret.
 
-use super::{Judged, Judgement, Members, accepted, conditions};
+use super::judged::Judged;
+use super::judgement::{Judgement, accepted, conditions};
+use super::members::Members;
 use crate::decided::Decided;
 use crate::vpn::config_secret;
 use k8s_openapi::jiff::Timestamp;

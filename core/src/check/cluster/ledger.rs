@@ -1,6 +1,6 @@
 //! Chunks of sites share nothing, shares of nodes share nothing, and each lies where it belongs.
 
-use super::{Cluster, Share};
+use super::view::{Cluster, Share};
 use crate::check::case::{Case, is_live};
 use crate::check::sweep::{Cover, nested};
 use crate::cidr::{Prefix, PrefixSet};

@@ -3,14 +3,14 @@
 mod ledger;
 mod nodes;
 mod segments;
+mod view;
 
-use super::case::{Block, Case, is_live};
+use super::case::Case;
 use super::record;
-use crate::cidr::Prefix;
-use crate::fleet::Node;
-use crate::ids::{ClusterName, LinkName, NodeId, NodeName};
-use crate::ledger::{Ledger, LedgerName, Owner, State, Use};
+use crate::ids::{ClusterName, NodeId};
+use crate::ledger::LedgerName;
 use crate::plan::NodePlan;
+use view::{Cluster, shares};
 
 /// Proves it of every cluster that has a ledger, a node or a link. Everything is in order of cluster, so each list is walked once.
 pub(super) fn check_all(case: &mut Case<'_>) {
@@ -87,65 +87,5 @@ fn prove(case: &mut Case<'_>, cluster: &Cluster<'_>) {
     let proposal = case.proposal;
     if let Some(plan) = cluster.link.and_then(|link| proposal.plans.get(link)) {
         segments::check(case, cluster, plan);
-    }
-}
-
-/// A cluster as it is looked at.
-struct Cluster<'a> {
-    name: &'a ClusterName,
-    /// Its link, where that is applied now.
-    link: Option<&'a LinkName>,
-    /// What the hub grants to it.
-    blocks: Vec<Block<'a>>,
-    /// Its ledger.
-    ledger: Option<(&'a LedgerName, &'a Ledger)>,
-    /// Its planned nodes, by name.
-    nodes: Vec<(&'a NodeId, &'a NodePlan)>,
-    /// Its nodes as they are, by name.
-    objects: Vec<(&'a NodeId, &'a Node)>,
-    /// What nodes hold by the ledger, by name.
-    shares: Vec<Share<'a>>,
-}
-
-/// What a node holds by the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Share<'a> {
-    node: &'a NodeName,
-    used_for: Use,
-    prefix: Prefix,
-    state: State,
-}
-
-fn shares(ledger: &Ledger) -> Vec<Share<'_>> {
-    let live = ledger.grants.iter().filter(|grant| is_live(grant));
-    let mut shares: Vec<Share<'_>> = live
-        .filter_map(|grant| match &grant.owner {
-            Owner::Node(node) => Some(Share {
-                node,
-                used_for: grant.used_for,
-                prefix: grant.prefix,
-                state: grant.state,
-            }),
-            _ => None,
-        })
-        .collect();
-    shares.sort_unstable();
-    shares
-}
-
-impl<'a> Cluster<'a> {
-    /// Its planned nodes, each with what it holds.
-    fn held(&self) -> impl Iterator<Item = (&'a NodeId, &'a NodePlan, &[Share<'a>])> {
-        let mut rest = &self.shares[..];
-        self.nodes.iter().map(move |(id, node)| {
-            let skipped = rest.partition_point(|share| *share.node < id.node);
-            let own = rest[skipped..]
-                .iter()
-                .take_while(|share| *share.node == id.node);
-            let end = skipped + own.count();
-            let held = &rest[skipped..end];
-            rest = &rest[end..];
-            (*id, *node, held)
-        })
     }
 }

@@ -1,6 +1,6 @@
 //! Nodes: what each is told fits the ledgers, the plan and its Node object.
 
-use super::{Cluster, Share};
+use super::view::{Cluster, Share};
 use crate::check::case::Case;
 use crate::cidr::{Family, Prefix};
 use crate::fleet::Node;

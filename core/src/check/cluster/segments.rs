@@ -1,6 +1,6 @@
 //! Pod and mesh prefixes of a cluster's segments are what the ledgers grant to their sites and nodes, all of it.
 
-use super::Cluster;
+use super::view::Cluster;
 use crate::check::case::{Case, is_live};
 use crate::check::sweep::Cover;
 use crate::cidr::{Prefix, PrefixSet};

@@ -8,7 +8,30 @@ use crate::cidr::{Family, Prefix};
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
-pub(super) fn script(ruleset: &Ruleset) -> String {
+impl Ruleset {
+    /// The script that replaces our tables by this ruleset in one transaction of `nft -f -`.
+    ///
+    /// A table is added, deleted and defined anew, which works whether it was there or not.
+    #[must_use]
+    pub fn script(&self) -> String {
+        script(self)
+    }
+
+    /// The script that turns tables as `before` describes them into these, when only elements of sets differ: then nothing else
+    /// is touched, counters go on, and no set is empty for a moment, as those of a new table are.
+    #[must_use]
+    pub fn update_script(&self, before: &Self) -> Option<String> {
+        update(before, self)
+    }
+
+    /// The script that removes our tables, whether they are there or not. `netdev`: also the table of egress guards.
+    #[must_use]
+    pub fn removal_script(netdev: bool) -> String {
+        removal(netdev)
+    }
+}
+
+fn script(ruleset: &Ruleset) -> String {
     let mut text = String::new();
     for table in &ruleset.tables {
         let family = table.family;
@@ -18,7 +41,7 @@ pub(super) fn script(ruleset: &Ruleset) -> String {
     text
 }
 
-pub(super) fn update(before: &Ruleset, after: &Ruleset) -> Option<String> {
+fn update(before: &Ruleset, after: &Ruleset) -> Option<String> {
     let mut filled = before.clone();
     let sets = filled.tables.iter_mut().flat_map(|table| &mut table.sets);
     let wanted = after.tables.iter().flat_map(|table| &table.sets);
@@ -48,7 +71,7 @@ pub(super) fn update(before: &Ruleset, after: &Ruleset) -> Option<String> {
     Some(text)
 }
 
-pub(super) fn removal(netdev: bool) -> String {
+fn removal(netdev: bool) -> String {
     let mut text = clear(TableFamily::Inet);
     if netdev {
         text.push_str(&clear(TableFamily::Netdev));

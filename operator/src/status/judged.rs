@@ -1,0 +1,18 @@
+//! What statuses are judged from. It decides nothing.
+
+use super::members::Members;
+use crate::decided::{Decided, Refused};
+use crate::index::Index;
+
+/// What statuses are judged from.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    /// The objects.
+    pub index: &'a Index,
+    /// What was decided on them.
+    pub decided: &'a Decided,
+    /// Which members are ready.
+    pub members: &'a Members,
+    /// What the API server refused.
+    pub refused: &'a Refused,
+}
