@@ -47,7 +47,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use sysctl::Sysctls;
 use tieline_core::cidr::Prefix;
-use tieline_core::host::diff::Livenesses;
+use tieline_core::health::{Livenesses, PathId};
 use tieline_core::host::{Change, Device, DeviceName, HostState, KeySource, WgPeer};
 use tieline_core::keys::PublicKey;
 use watch::Watch;
@@ -536,7 +536,7 @@ fn peer_change<'a>(change: &'a Change, secrets: &Secrets) -> Result<PeerChange<'
 
 fn liveness(name: DeviceName, seen: &SeenDevice, livenesses: &mut Livenesses) {
     for (key, peer) in &seen.peers {
-        livenesses.insert((name, *key), peer.liveness);
+        livenesses.insert(PathId::new(name, *key), peer.liveness);
     }
 }
 
