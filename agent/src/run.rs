@@ -308,7 +308,7 @@ impl<P: Platform> Loop<'_, P> {
             });
             if !known {
                 tracing::info!(
-                    condition = verdict.kind,
+                    condition = verdict.kind.as_str(),
                     holds = verdict.holds,
                     reason = verdict.reason,
                     message = %verdict.message,

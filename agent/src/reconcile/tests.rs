@@ -95,7 +95,9 @@ fn gone() -> Snapshot {
 
 fn reason(outcome: &Outcome, kind: &str) -> (bool, &'static str) {
     let verdicts = outcome.verdicts();
-    let verdict = verdicts.iter().find(|verdict| verdict.kind == kind);
+    let verdict = verdicts
+        .iter()
+        .find(|verdict| verdict.kind.as_str() == kind);
     verdict.map_or((false, "absent"), |verdict| (verdict.holds, verdict.reason))
 }
 
