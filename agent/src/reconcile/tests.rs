@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::contact::PATIENCE;
 use crate::fixture::{attachment, own, peer, peer_name, peers, plan, prefix, sealed, snapshot};
 use crate::platform::fake::Fake;
 use crate::store::{FileKind, LastGood, Store};
@@ -148,21 +149,35 @@ async fn a_first_handshake_that_was_lost_is_asked_for_again_and_nothing_else_cha
     assert_eq!(outcome.paths.connecting, 1);
     let (good, writes) = (host.kernel.print(), host.kernel.writes());
     let agent = host.agent.as_mut().unwrap();
-    agent.retry_contacts(Instant::now()).await;
-    assert_eq!(host.kernel.writes(), writes, "too early");
     let due = agent.next_contact(Instant::now()).unwrap();
-    tokio::time::sleep_until(due.into()).await;
-    agent.retry_contacts(Instant::now()).await;
+    agent.retry_contacts(due - Duration::from_millis(1)).await;
+    assert_eq!(host.kernel.writes(), writes, "too early");
+    agent.retry_contacts(due).await;
     // The gateway of the other site, and the own node that this gateway serves.
     assert_eq!(host.kernel.writes(), writes + 4);
     assert_eq!(host.kernel.print(), good);
-    assert!(!agent.has_news(Instant::now()).await);
+    assert!(!agent.has_news(due).await);
     let withdrawn = host.reconcile(&gone()).await;
     assert_eq!(withdrawn.role, Role::Withdrawn);
     assert_eq!(
         host.agent.as_ref().unwrap().next_contact(Instant::now()),
         None
     );
+}
+
+#[tokio::test]
+async fn patience_with_a_first_handshake_begins_when_all_is_written_and_its_end_is_news() {
+    let mut host = Host::new();
+    let snapshot = snapshot(Some(plan(1)), host.peers());
+    // Writing took a minute.
+    let written = Instant::now() + Duration::from_secs(60);
+    let agent = host.agent.as_mut().unwrap();
+    let (names, now) = (Answers::new(), || written);
+    let outcome = agent.reconcile(&snapshot, &names, now).await;
+    assert_eq!(outcome.paths.connecting, 1);
+    let patient = written + PATIENCE - Duration::from_millis(1);
+    assert!(!agent.has_news(patient).await);
+    assert!(agent.has_news(written + PATIENCE).await);
 }
 
 #[tokio::test]
