@@ -11,9 +11,8 @@
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use tieline_core::host::diff::{Change, Livenesses};
-use tieline_core::host::{DeviceName, HostState, KeySource};
-use tieline_core::keys::PublicKey;
+use tieline_core::health::{PathId, PathStates};
+use tieline_core::host::{Change, HostState, KeySource};
 
 /// Time after which a first handshake is asked for again.
 pub const FIRST: Duration = Duration::from_millis(200);
@@ -22,11 +21,9 @@ pub const RETRIES: u32 = 5;
 /// Time after which a path that never had a handshake counts as down.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-type Path = (DeviceName, PublicKey);
-
 /// Paths whose first handshake has not happened yet.
 #[derive(Debug, Clone, Default)]
-pub struct Contacts(BTreeMap<Path, Contact>);
+pub struct Contacts(BTreeMap<PathId, Contact>);
 
 #[derive(Debug, Clone, Copy)]
 struct Contact {
@@ -37,8 +34,8 @@ struct Contact {
 }
 
 impl Contacts {
-    /// Takes in what is wanted and what is seen.
-    pub fn update(&mut self, wanted: &HostState, liveness: &Livenesses, now: Instant) {
+    /// Takes in what is wanted and what is known: a path without a state never had a handshake.
+    pub fn update(&mut self, wanted: &HostState, known: &PathStates, now: Instant) {
         let mut silent = BTreeMap::new();
         for (device, state) in &wanted.devices {
             // A foreign box is somebody else's to set up, when it suits them.
@@ -46,15 +43,12 @@ impl Contacts {
                 continue;
             }
             for (key, peer) in &state.peers {
-                let path = (*device, *key);
-                if liveness
-                    .get(&path)
-                    .is_some_and(|it| it.handshake_age.is_some())
-                {
+                let path = PathId::new(*device, *key);
+                if known.contains_key(&path) {
                     continue;
                 }
-                let known = self.0.get(&path).copied();
-                let mut contact = known.unwrap_or(Contact {
+                let before = self.0.get(&path).copied();
+                let mut contact = before.unwrap_or(Contact {
                     since: now,
                     next: None,
                     retries: 0,
@@ -74,9 +68,9 @@ impl Contacts {
 
     /// Whether the first handshake of a path is still awaited.
     #[must_use]
-    pub fn is_connecting(&self, path: &Path, now: Instant) -> bool {
+    pub fn is_connecting(&self, path: PathId, now: Instant) -> bool {
         self.0
-            .get(path)
+            .get(&path)
             .is_some_and(|contact| now < contact.since + PATIENCE)
     }
 
@@ -96,7 +90,7 @@ impl Contacts {
     /// The peers to be added anew, because their first handshake is due again.
     pub fn retry(&mut self, wanted: &HostState, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (&(device, key), contact) in &mut self.0 {
+        for (&PathId { device, far: key }, contact) in &mut self.0 {
             let peer = wanted
                 .devices
                 .get(&device)
@@ -128,7 +122,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::collections::BTreeSet;
-    use tieline_core::host::{Device, Liveness, WgPeer};
+    use tieline_core::health::PathState;
+    use tieline_core::host::{Device, DeviceName, WgPeer};
+    use tieline_core::keys::PublicKey;
 
     fn key(byte: u8) -> PublicKey {
         PublicKey::from_bytes([byte; 32]).unwrap()
@@ -159,12 +155,12 @@ mod tests {
         state
     }
 
-    fn answered(byte: u8) -> Livenesses {
-        let age = Liveness {
-            handshake_age: Some(Duration::from_millis(5)),
-            ..Liveness::default()
-        };
-        Livenesses::from([((DeviceName::outer(0), key(byte)), age)])
+    fn path(byte: u8) -> PathId {
+        PathId::new(DeviceName::outer(0), key(byte))
+    }
+
+    fn answered(byte: u8) -> PathStates {
+        PathStates::from([(path(byte), PathState::Up)])
     }
 
     #[test]
@@ -174,7 +170,7 @@ mod tests {
         let mut asked = Vec::new();
         for step in 0..1500 {
             let elapsed = Duration::from_millis(step * 10);
-            contacts.update(&wanted, &Livenesses::new(), start + elapsed);
+            contacts.update(&wanted, &PathStates::new(), start + elapsed);
             let changes = contacts.retry(&wanted, start + elapsed);
             if !changes.is_empty() {
                 assert!(matches!(changes[0], Change::RemovePeer { key: it, .. } if it == key(9)));
@@ -194,15 +190,15 @@ mod tests {
     fn a_path_connects_for_ten_seconds_or_until_its_handshake() {
         let (wanted, start) = (wanted(KeySource::Own), Instant::now());
         let mut contacts = Contacts::default();
-        contacts.update(&wanted, &Livenesses::new(), start);
+        contacts.update(&wanted, &PathStates::new(), start);
         let later = |seconds| start + Duration::from_secs(seconds);
         for peer in [9, 10] {
-            assert!(contacts.is_connecting(&(DeviceName::outer(0), key(peer)), later(9)));
-            assert!(!contacts.is_connecting(&(DeviceName::outer(0), key(peer)), later(10)));
+            assert!(contacts.is_connecting(path(peer), later(9)));
+            assert!(!contacts.is_connecting(path(peer), later(10)));
         }
         assert_eq!(contacts.next(start), Some(start + FIRST));
         contacts.update(&wanted, &answered(9), later(1));
-        assert!(!contacts.is_connecting(&(DeviceName::outer(0), key(9)), later(1)));
+        assert!(!contacts.is_connecting(path(9), later(1)));
         assert_eq!(
             contacts.next(later(1)),
             Some(later(10)),
@@ -218,7 +214,7 @@ mod tests {
         let vpn = KeySource::Attachment("hq".parse().unwrap());
         let (wanted, start) = (wanted(vpn), Instant::now());
         let mut contacts = Contacts::default();
-        contacts.update(&wanted, &Livenesses::new(), start);
+        contacts.update(&wanted, &PathStates::new(), start);
         assert_eq!(contacts.next(start), None);
     }
 }

@@ -5,12 +5,12 @@ use crate::store::SeenEndpoint;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use tieline_core::claims::{MAX_ENDPOINTS, is_link_local};
-use tieline_core::host::diff::Livenesses;
-use tieline_core::host::{DeviceName, HostState, KeySource, Liveness, Target};
+use tieline_core::health::{Liveness, PathId, PathState, PathStates, path_states};
+use tieline_core::host::{DeviceName, HostState, KeySource, Target};
 use tieline_core::ids::{NodeName, VpnName};
 use tieline_core::keys::PublicKey;
 use tieline_core::network_plan::NetworkPlan;
-use tieline_core::node::{LocalFacts, PathState};
+use tieline_core::node::LocalFacts;
 use tieline_core::peer::{AcceptedPeers, Endpoint, EndpointHost, Scope};
 use tieline_crds::peer::{HostFacts, MasqueradeFacts, PodNetworkFacts, UnderlayFacts};
 
@@ -70,7 +70,7 @@ pub fn local_facts(readings: Readings<'_>) -> LocalFacts {
         resolved: names,
         last_seen: seen
             .iter()
-            .map(|seen| ((seen.device, seen.key), seen.endpoint))
+            .map(|seen| (PathId::new(seen.device, seen.key), seen.endpoint))
             .collect(),
         paths: path_states(&observation.liveness),
         netdev_egress: surroundings.netdev_egress,
@@ -82,39 +82,21 @@ pub fn local_facts(readings: Readings<'_>) -> LocalFacts {
     }
 }
 
-/// The state of each path that had a handshake.
-#[must_use]
-pub fn path_states(liveness: &Livenesses) -> BTreeMap<(DeviceName, PublicKey), PathState> {
-    liveness
-        .iter()
-        .filter_map(|(path, liveness)| {
-            liveness.handshake_age?;
-            let state = if liveness.is_alive() {
-                PathState::Up
-            } else {
-                PathState::Down
-            };
-            Some((*path, state))
-        })
-        .collect()
-}
-
 /// Where peers are seen now, with what is known of those that are not: peers that no device has any more are forgotten.
 #[must_use]
 pub fn seen_endpoints(observation: &Observation, before: &[SeenEndpoint]) -> Vec<SeenEndpoint> {
-    let remembered: BTreeMap<(DeviceName, PublicKey), SocketAddr> = before
+    let remembered: BTreeMap<PathId, SocketAddr> = before
         .iter()
-        .map(|seen| ((seen.device, seen.key), seen.endpoint))
+        .map(|seen| (PathId::new(seen.device, seen.key), seen.endpoint))
         .collect();
     let mut all = Vec::new();
     for (device, state) in &observation.state.devices {
         for (key, peer) in &state.peers {
-            let alive = observation
-                .liveness
-                .get(&(*device, *key))
-                .is_some_and(Liveness::is_alive);
+            let path = PathId::new(*device, *key);
+            let seen = observation.liveness.get(&path);
+            let alive = seen.and_then(Liveness::judge) == Some(PathState::Up);
             let now = if alive { peer.endpoint } else { None };
-            if let Some(endpoint) = now.or_else(|| remembered.get(&(*device, *key)).copied()) {
+            if let Some(endpoint) = now.or_else(|| remembered.get(&path).copied()) {
                 all.push(SeenEndpoint {
                     device: *device,
                     key: *key,
@@ -266,14 +248,14 @@ pub struct Paths {
     pub down: Vec<String>,
 }
 
-/// Counts the tunnels to gateways: those of the devices as wanted, judged by what is seen.
+/// Counts the tunnels to gateways: those of the devices as wanted, judged by their states.
 #[must_use]
 pub fn count_paths(
     plan: &NetworkPlan,
     peers: &AcceptedPeers,
     wanted: &HostState,
-    liveness: &Livenesses,
-    is_connecting: impl Fn(&(DeviceName, PublicKey)) -> bool,
+    states: &PathStates,
+    is_connecting: impl Fn(PathId) -> bool,
 ) -> Paths {
     let mut owners: BTreeMap<PublicKey, &str> = BTreeMap::new();
     for gateway in plan.segments.iter().flat_map(|segment| &segment.gateways) {
@@ -285,7 +267,6 @@ pub fn count_paths(
             owners.insert(*key, gateway.peer.as_str());
         }
     }
-    let states = path_states(liveness);
     let mut paths = Paths::default();
     for (device, state) in &wanted.devices {
         for key in state.peers.keys() {
@@ -293,10 +274,11 @@ pub fn count_paths(
                 continue;
             };
             paths.total += 1;
-            if states.get(&(*device, *key)) == Some(&PathState::Up) {
+            let path = PathId::new(*device, *key);
+            if states.get(&path) == Some(&PathState::Up) {
                 paths.up += 1;
             } else {
-                paths.connecting += usize::from(is_connecting(&(*device, *key)));
+                paths.connecting += usize::from(is_connecting(path));
                 paths.down.push(format!("{owner} by {device}"));
             }
         }
@@ -308,8 +290,7 @@ pub fn count_paths(
 /// Whether the session with each foreign box is up, for those attachments that this gateway is active for: it is the one
 /// that sends their prefixes out by their own device. A standby gateway has none, and that is as it should be.
 #[must_use]
-pub fn vpn_sessions(wanted: &HostState, liveness: &Livenesses) -> BTreeMap<VpnName, bool> {
-    let states = path_states(liveness);
+pub fn vpn_sessions(wanted: &HostState, states: &PathStates) -> BTreeMap<VpnName, bool> {
     let active: BTreeSet<DeviceName> = wanted
         .routes
         .values()
@@ -326,7 +307,8 @@ pub fn vpn_sessions(wanted: &HostState, liveness: &Livenesses) -> BTreeMap<VpnNa
         .filter(|(name, _)| active.contains(name))
         .filter_map(|(name, device)| match &device.key {
             KeySource::Attachment(vpn) => {
-                let up = |key: &PublicKey| states.get(&(*name, *key)) == Some(&PathState::Up);
+                let up =
+                    |key: &PublicKey| states.get(&PathId::new(*name, *key)) == Some(&PathState::Up);
                 Some((vpn.clone(), device.peers.keys().any(up)))
             }
             KeySource::Own => None,
@@ -338,26 +320,7 @@ pub fn vpn_sessions(wanted: &HostState, liveness: &Livenesses) -> BTreeMap<VpnNa
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::time::Duration;
     use tieline_core::host::{Device, METRIC_REMOTE, Route, RouteKey, TABLE_REMOTE, WgPeer};
-
-    #[test]
-    fn a_path_is_up_for_180_seconds_after_its_handshake() {
-        let key = |byte| PublicKey::from_bytes([byte; 32]).unwrap();
-        let age = |seconds| Liveness {
-            handshake_age: Some(Duration::from_secs(seconds)),
-            ..Liveness::default()
-        };
-        let device = DeviceName::outer(0);
-        let states = path_states(&Livenesses::from([
-            ((device, key(9)), age(179)),
-            ((device, key(10)), age(180)),
-            ((device, key(11)), Liveness::default()),
-        ]));
-        assert_eq!(states.get(&(device, key(9))), Some(&PathState::Up));
-        assert_eq!(states.get(&(device, key(10))), Some(&PathState::Down));
-        assert_eq!(states.get(&(device, key(11))), None);
-    }
 
     #[test]
     fn what_is_told_of_the_host_is_bounded_and_stable() {
@@ -460,13 +423,7 @@ mod tests {
         };
         let mut wanted = HostState::default();
         wanted.devices.insert(name, device);
-        let alive = Livenesses::from([(
-            (name, key),
-            Liveness {
-                handshake_age: Some(Duration::from_secs(5)),
-                ..Liveness::default()
-            },
-        )]);
+        let alive = PathStates::from([(PathId::new(name, key), PathState::Up)]);
         assert_eq!(vpn_sessions(&wanted, &alive), BTreeMap::new());
         let route = RouteKey {
             table: TABLE_REMOTE,
@@ -481,7 +438,7 @@ mod tests {
         wanted.routes.insert(route, out);
         let sessions = vpn_sessions(&wanted, &alive);
         assert_eq!(sessions, BTreeMap::from([(vpn.clone(), true)]));
-        let silent = vpn_sessions(&wanted, &Livenesses::new());
+        let silent = vpn_sessions(&wanted, &PathStates::new());
         assert_eq!(silent, BTreeMap::from([(vpn, false)]));
     }
 }

@@ -8,6 +8,7 @@
 //! | [`run`] | the loop: restore from disk, follow the API server and the kernel |
 //! | [`reconcile`] | one round: decide, read, resolve, write, read back, report |
 //! | [`desired`], [`facts`], [`contact`], [`sealed`], [`report`] | the round's pure parts |
+//! | [`condition`] | what can be told of a node: the list of conditions |
 //! | [`index`], [`watch`] | what the API server says |
 //! | [`publish`], [`schema`] | this node's Peer status |
 //! | [`identity`], [`store`], [`memory`] | keys, and what a restart must not forget |
@@ -20,6 +21,7 @@
 
 pub mod boot;
 pub mod cleanup;
+pub mod condition;
 pub mod contact;
 pub mod desired;
 pub mod facts;

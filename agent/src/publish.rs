@@ -9,6 +9,7 @@
 //!   it, within the same budget;
 //! * a **minor** one (a message, the generation, a fact about the host) waits until a minute has passed since the last write.
 
+use crate::condition::ConditionType;
 use crate::index::OwnPeer;
 use crate::metrics::Metrics;
 use crate::report::{Verdict, chain};
@@ -162,13 +163,11 @@ fn current<'a>(
 fn compose(statement: &Statement, current: &OwnPeer, now: Timestamp) -> PeerStatus {
     let conditions = statement.verdicts.iter().map(|verdict| {
         let status = if verdict.holds { "True" } else { "False" };
-        let before = current
-            .status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == verdict.kind && condition.status == status);
+        let before = current.status.conditions.iter().find(|condition| {
+            condition.type_ == verdict.kind.as_str() && condition.status == status
+        });
         Condition {
-            type_: verdict.kind.to_owned(),
+            type_: verdict.kind.to_string(),
             status: status.to_owned(),
             reason: verdict.reason.to_owned(),
             message: verdict.message.clone(),
@@ -205,7 +204,7 @@ fn difference(current: &PeerStatus, wanted: &PeerStatus) -> Difference {
         })
     });
     let outdated = current.conditions.iter().any(|current| {
-        is_ours(&current.type_)
+        ConditionType::is_ours(&current.type_)
             && !wanted
                 .conditions
                 .iter()
@@ -237,22 +236,6 @@ fn difference(current: &PeerStatus, wanted: &PeerStatus) -> Difference {
     } else {
         Difference::None
     }
-}
-
-fn is_ours(kind: &str) -> bool {
-    [
-        "Ready",
-        "Applied",
-        "PathsUp",
-        "VpnSessionsUp",
-        "RevisionRefused",
-        "PlanMissing",
-        "ForwardDropped",
-        "SecretsOpened",
-        "StateKept",
-        "ObjectsRead",
-    ]
-    .contains(&kind)
 }
 
 /// Writes, and returns the time that the API server put on it.

@@ -7,8 +7,8 @@
 use crate::contact::Contacts;
 use crate::desired::{Decision, Desired, Mesh, decide};
 use crate::facts::{
-    ApiServer, Paths, Readings, count_paths, dns_names, host_facts, local_facts, path_states,
-    server_names, vpn_sessions,
+    ApiServer, Paths, Readings, count_paths, dns_names, host_facts, local_facts, server_names,
+    vpn_sessions,
 };
 use crate::identity::Identity;
 use crate::index::{Own, Snapshot};
@@ -20,11 +20,11 @@ use crate::sealed::{Opened, open};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
+use tieline_core::health::{PathStates, path_states};
+use tieline_core::host::HostState;
 use tieline_core::host::diff::{Change, diff};
-use tieline_core::host::{DeviceName, HostState};
-use tieline_core::ids::NodeName;
-use tieline_core::keys::PublicKey;
-use tieline_core::node::{PathState, node_config, resolve};
+use tieline_core::ids::{NodeName, VpnName};
+use tieline_core::node::{node_config, resolve};
 use tieline_core::peer::AcceptedPeers;
 
 /// Numbers that the whole mesh shares, and what the agent knows about its way to the API server.
@@ -57,11 +57,21 @@ pub struct Agent<P> {
 #[derive(Debug)]
 struct LastReading {
     state: HostState,
-    paths: BTreeMap<(DeviceName, PublicKey), PathState>,
+    paths: PathStates,
+    /// Paths whose first handshake is awaited.
     connecting: usize,
+    /// Paths and sessions that are not up.
     missing: usize,
     surroundings: Surroundings,
-    mesh: Option<(Mesh, Arc<AcceptedPeers>, HostState)>,
+    carried: Option<Carried>,
+}
+
+/// The mesh that this node was to carry.
+#[derive(Debug)]
+struct Carried {
+    mesh: Mesh,
+    peers: Arc<AcceptedPeers>,
+    wanted: HostState,
 }
 
 /// What a node needs and what came of asking for it.
@@ -70,7 +80,7 @@ struct Wanted {
     secrets: Secrets,
     role: Role,
     peers: Arc<AcceptedPeers>,
-    problems: BTreeMap<tieline_core::ids::VpnName, String>,
+    problems: BTreeMap<VpnName, String>,
 }
 
 impl<P: Platform> Agent<P> {
@@ -132,8 +142,8 @@ impl<P: Platform> Agent<P> {
     /// The DNS names that matter at the moment.
     #[must_use]
     pub fn names(&self) -> BTreeSet<NodeName> {
-        match self.last.as_ref().and_then(|last| last.mesh.as_ref()) {
-            Some((mesh, peers, _)) => {
+        match self.carried() {
+            Some(Carried { mesh, peers, .. }) => {
                 dns_names(&mesh.inputs.plan, peers, &self.constants.api_servers)
             }
             // Nothing that is remembered is forgotten before there is a mesh that could do without it.
@@ -146,7 +156,15 @@ impl<P: Platform> Agent<P> {
     }
 
     /// Makes the kernel what it is to be.
-    pub async fn reconcile(&mut self, snapshot: &Snapshot, names: &Answers) -> Outcome {
+    ///
+    /// `now` is asked once, when all is written: a first handshake is awaited from the moment on at which the kernel can
+    /// ask for it.
+    pub async fn reconcile(
+        &mut self,
+        snapshot: &Snapshot,
+        names: &Answers,
+        now: impl Fn() -> Instant,
+    ) -> Outcome {
         // pure: what is this node to be?
         let decision = decide(
             snapshot,
@@ -176,8 +194,8 @@ impl<P: Platform> Agent<P> {
         let changes = wanted.as_ref().map_or_else(Vec::new, |wanted| {
             self.platform
                 .unname_outdated(&mut observation.state, &wanted.secrets);
-            if let Some((_, _, before)) = self.last.as_ref().and_then(|last| last.mesh.as_ref()) {
-                forget_left_endpoints(&mut observation.state, before, &wanted.state);
+            if let Some(before) = self.carried() {
+                forget_left_endpoints(&mut observation.state, &before.wanted, &wanted.state);
             }
             diff(&observation.state, &observation.liveness, &wanted.state)
         });
@@ -189,15 +207,25 @@ impl<P: Platform> Agent<P> {
             }
             None => observation,
         };
+        // pure: does it stand?
+        if let Some(wanted) = &wanted {
+            conclude(wanted, &after, &mut outcome);
+        }
+        // IO (disk): what a restart and the next boot have to know.
+        self.remember(&decision.desired, wanted.as_ref(), &outcome);
+        outcome.store = self.memory.problems();
         // pure: report.
-        self.close(decision, wanted, after, surroundings, &mut outcome);
+        let carried = carried(decision.desired, wanted);
+        let (now, contacts) = (now(), &mut self.contacts);
+        let last = report(carried, after, surroundings, contacts, now, &mut outcome);
+        self.last = Some(last);
         outcome
     }
 
     /// A cheap look: whether something has changed that a reconcile would answer. Keeps last-seen endpoints in step.
     ///
     /// An error is something that the next reconcile will meet again and report.
-    pub async fn has_news(&mut self) -> bool {
+    pub async fn has_news(&mut self, now: Instant) -> bool {
         let Ok(observation) = self.platform.observe().await else {
             return true;
         };
@@ -205,27 +233,26 @@ impl<P: Platform> Agent<P> {
         let Some(last) = &self.last else {
             return true;
         };
-        let now = Instant::now();
-        let connecting = match &last.mesh {
-            Some((mesh, peers, wanted)) => {
-                self.contacts.update(wanted, &observation.liveness, now);
-                count(mesh, peers, wanted, &observation, &self.contacts, now).connecting
+        let paths = path_states(&observation.liveness);
+        let connecting = match &last.carried {
+            Some(carried) => {
+                self.contacts.update(&carried.wanted, &paths, now);
+                carried.count(&paths, &self.contacts, now).connecting
             }
             None => 0,
         };
-        last.state != observation.state
-            || last.paths != path_states(&observation.liveness)
-            || last.connecting != connecting
+        last.state != observation.state || last.paths != paths || last.connecting != connecting
     }
 
     /// Asks again for first handshakes that are due. A peer that never had one loses nothing when it is added anew.
     ///
     /// What fails here is missing at the next look, and a reconcile puts it back.
-    pub async fn retry_contacts(&mut self) {
-        let Some((_, _, wanted)) = self.last.as_ref().and_then(|last| last.mesh.as_ref()) else {
+    pub async fn retry_contacts(&mut self, now: Instant) {
+        let last = self.last.as_ref();
+        let Some(carried) = last.and_then(|last| last.carried.as_ref()) else {
             return;
         };
-        let changes = self.contacts.retry(wanted, Instant::now());
+        let changes = self.contacts.retry(&carried.wanted, now);
         if changes.is_empty() {
             return;
         }
@@ -241,14 +268,18 @@ impl<P: Platform> Agent<P> {
 
     /// When a first handshake is due again, or is given up.
     #[must_use]
-    pub fn next_contact(&self) -> Option<Instant> {
-        self.contacts.next(Instant::now())
+    pub fn next_contact(&self, now: Instant) -> Option<Instant> {
+        self.contacts.next(now)
     }
 
     /// Whether some path or session is not up, so that there is something to look out for.
     #[must_use]
     pub fn misses_paths(&self) -> bool {
         self.last.as_ref().is_some_and(|last| last.missing > 0)
+    }
+
+    fn carried(&self) -> Option<&Carried> {
+        self.last.as_ref()?.carried.as_ref()
     }
 
     fn opening(&self, decision: &Decision, snapshot: &Snapshot) -> Outcome {
@@ -365,85 +396,89 @@ impl<P: Platform> Agent<P> {
         }
     }
 
-    fn close(
-        &mut self,
-        decision: Decision,
-        wanted: Option<Wanted>,
-        after: Observation,
-        surroundings: Surroundings,
-        outcome: &mut Outcome,
-    ) {
-        let mut kept = None;
-        if !matches!(decision.desired, Desired::Mesh(_)) {
-            self.contacts = Contacts::default();
-        }
-        if let Some(wanted) = wanted {
-            outcome.role = wanted.role;
-            outcome.secrets = wanted.problems;
-            outcome.remaining = if outcome.writes == 0 {
-                Vec::new()
-            } else {
-                diff(&after.state, &after.liveness, &wanted.state)
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect()
-            };
-            if let Desired::Mesh(mesh) = decision.desired {
-                let known = self.last.as_ref().is_some_and(|last| last.mesh.is_some());
+    /// Writes down what came of a reconcile. Trouble with it is a part of the memory.
+    fn remember(&mut self, desired: &Desired, wanted: Option<&Wanted>, outcome: &Outcome) {
+        match (desired, wanted) {
+            (Desired::Mesh(mesh), Some(wanted)) => {
                 let failed = self.memory.problems().contains_key("guard");
-                if outcome.writes > 0 || !known || failed {
-                    // IO (disk): the next boot is closed before the agent runs.
+                if outcome.writes > 0 || self.carried().is_none() || failed {
+                    // The next boot is closed before the agent runs.
                     self.memory.note_guard(&wanted.state);
                 }
-                let now = Instant::now();
-                self.contacts.update(&wanted.state, &after.liveness, now);
-                outcome.paths = count(
-                    &mesh,
-                    &wanted.peers,
-                    &wanted.state,
-                    &after,
-                    &self.contacts,
-                    now,
-                );
-                outcome.sessions = vpn_sessions(&wanted.state, &after.liveness);
                 if outcome.is_applied() {
                     self.memory.note_applied(mesh.inputs.plan.revision);
                 }
-                kept = Some((mesh, wanted.peers, wanted.state));
-            } else if outcome.is_applied() {
-                self.memory.note_withdrawn();
             }
+            (Desired::Withdrawn, Some(_)) if outcome.is_applied() => self.memory.note_withdrawn(),
+            _ => {}
         }
-        outcome.forward_drops = surroundings.foreign_forward_drops.clone();
-        outcome.store = self.memory.problems();
-        self.last = Some(LastReading {
-            paths: path_states(&after.liveness),
-            connecting: outcome.paths.connecting,
-            missing: outcome.paths.total - outcome.paths.up
-                + outcome.sessions.values().filter(|up| !**up).count(),
-            state: after.state,
-            surroundings,
-            mesh: kept,
-        });
     }
 }
 
-fn count(
-    mesh: &Mesh,
-    peers: &AcceptedPeers,
-    wanted: &HostState,
-    seen: &Observation,
-    contacts: &Contacts,
+impl Carried {
+    fn count(&self, paths: &PathStates, contacts: &Contacts, now: Instant) -> Paths {
+        let is_connecting = |path| contacts.is_connecting(path, now);
+        count_paths(
+            &self.mesh.inputs.plan,
+            &self.peers,
+            &self.wanted,
+            paths,
+            is_connecting,
+        )
+    }
+}
+
+fn carried(desired: Desired, wanted: Option<Wanted>) -> Option<Carried> {
+    let (Desired::Mesh(mesh), Some(wanted)) = (desired, wanted) else {
+        return None;
+    };
+    Some(Carried {
+        mesh,
+        peers: wanted.peers,
+        wanted: wanted.state,
+    })
+}
+
+/// What this node is now, and what differs still after everything was written.
+fn conclude(wanted: &Wanted, after: &Observation, outcome: &mut Outcome) {
+    outcome.role = wanted.role;
+    outcome.secrets.clone_from(&wanted.problems);
+    if outcome.writes > 0 {
+        let differs = diff(&after.state, &after.liveness, &wanted.state);
+        outcome.remaining = differs.iter().map(ToString::to_string).collect();
+    }
+}
+
+/// Completes what is told, and gives what the next look compares with.
+fn report(
+    carried: Option<Carried>,
+    after: Observation,
+    surroundings: Surroundings,
+    contacts: &mut Contacts,
     now: Instant,
-) -> Paths {
-    let is_connecting = |path: &_| contacts.is_connecting(path, now);
-    count_paths(
-        &mesh.inputs.plan,
-        peers,
-        wanted,
-        &seen.liveness,
-        is_connecting,
-    )
+    outcome: &mut Outcome,
+) -> LastReading {
+    let paths = path_states(&after.liveness);
+    match &carried {
+        Some(carried) => {
+            contacts.update(&carried.wanted, &paths, now);
+            outcome.paths = carried.count(&paths, contacts, now);
+            outcome.sessions = vpn_sessions(&carried.wanted, &paths);
+        }
+        None => *contacts = Contacts::default(),
+    }
+    outcome
+        .forward_drops
+        .clone_from(&surroundings.foreign_forward_drops);
+    let silent = outcome.sessions.values().filter(|up| !**up).count();
+    LastReading {
+        state: after.state,
+        paths,
+        connecting: outcome.paths.connecting,
+        missing: outcome.paths.total - outcome.paths.up + silent,
+        surroundings,
+        carried,
+    }
 }
 
 /// A living session is left where its peer was heard last, unless that is the address that the peer has just left: then

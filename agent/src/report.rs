@@ -1,20 +1,10 @@
 //! What an agent says about its node. Pure, and it cannot fail: every error of a reconcile ends as a condition.
 //!
-//! | condition | True | False |
-//! |---|---|---|
-//! | `Ready` | the kernel carries the plan, and a path is up | the reason of what is missing |
-//! | `Applied` | what is wanted is in the kernel, read back | it is not, or it is not known what is wanted |
-//! | `PathsUp` | at least one path to a gateway is up, or none is needed | none is |
-//! | `VpnSessionsUp` | all sessions of the VPNs that this gateway is active for are up | some are not |
-//! | `RevisionRefused` | the API server offers an older plan | absent |
-//! | `PlanMissing` | the plan is gone and this node's Peer is not, so the last good plan stays | absent |
-//! | `ForwardDropped` | another table drops forwarded packets by default, and our devices are no exception | absent |
-//! | `SecretsOpened` | absent | a sealed secret cannot be opened |
-//! | `StateKept` | absent | a file of the state directory is damaged or cannot be written |
-//! | `ObjectsRead` | absent | a plan or Peer cannot be read, or a watch does not work |
+//! Which conditions there are, and what they mean, says [`ConditionType`].
 //!
 //! Messages are stable: sorted, bounded, without times and ages, so that a node at rest writes nothing.
 
+use crate::condition::ConditionType;
 use crate::desired::Refused;
 use crate::facts::Paths;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +70,7 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// Condition type.
-    pub kind: &'static str,
+    pub kind: ConditionType,
     /// Whether it holds.
     pub holds: bool,
     /// Why, for machines.
@@ -141,14 +131,14 @@ impl Outcome {
         }
         if let Some(refused) = &self.refused {
             let (kind, reason) = match refused {
-                Refused::Older { .. } => ("RevisionRefused", "OlderThanSeen"),
-                Refused::Missing { .. } => ("PlanMissing", "PeerExists"),
+                Refused::Older { .. } => (ConditionType::RevisionRefused, "OlderThanSeen"),
+                Refused::Missing { .. } => (ConditionType::PlanMissing, "PeerExists"),
             };
             all.push(verdict(kind, true, reason, refused.to_string()));
         }
         if !self.forward_drops.is_empty() {
             all.push(verdict(
-                "ForwardDropped",
+                ConditionType::ForwardDropped,
                 true,
                 "ForeignChain",
                 format!(
@@ -166,16 +156,31 @@ impl Outcome {
                 .secrets
                 .iter()
                 .map(|(vpn, why)| format!("VpnAttachment {vpn}: {why}"));
-            all.push(verdict("SecretsOpened", false, "CannotOpen", list(secrets)));
+            all.push(verdict(
+                ConditionType::SecretsOpened,
+                false,
+                "CannotOpen",
+                list(secrets),
+            ));
         }
         if !self.store.is_empty() {
-            all.push(verdict("StateKept", false, "Damaged", entries(&self.store)));
+            all.push(verdict(
+                ConditionType::StateKept,
+                false,
+                "Damaged",
+                entries(&self.store),
+            ));
         }
         if !self.unreadable.is_empty() {
             let message = entries(&self.unreadable);
-            all.push(verdict("ObjectsRead", false, "Unreadable", message));
+            all.push(verdict(
+                ConditionType::ObjectsRead,
+                false,
+                "Unreadable",
+                message,
+            ));
         }
-        all.sort_by_key(|verdict| verdict.kind);
+        all.sort_by_key(|verdict| verdict.kind.as_str());
         all
     }
 
@@ -191,7 +196,7 @@ impl Outcome {
             ),
             Role::Withdrawn | Role::Unknown => (false, applied.reason, applied.message.clone()),
         };
-        verdict("Ready", holds, reason, message)
+        verdict(ConditionType::Ready, holds, reason, message)
     }
 
     fn applied(&self) -> Verdict {
@@ -250,7 +255,7 @@ impl Outcome {
                 }
             }
         };
-        verdict("Applied", holds, reason, message)
+        verdict(ConditionType::Applied, holds, reason, message)
     }
 
     fn sessions_up(&self) -> Verdict {
@@ -274,7 +279,12 @@ impl Outcome {
             }
         }
         let reason = if down.is_empty() { "AllUp" } else { "SomeDown" };
-        verdict("VpnSessionsUp", down.is_empty(), reason, message)
+        verdict(
+            ConditionType::VpnSessionsUp,
+            down.is_empty(),
+            reason,
+            message,
+        )
     }
 
     fn paths_up(&self) -> Verdict {
@@ -300,7 +310,7 @@ impl Outcome {
             ),
             _ => (true, "AllUp", count),
         };
-        verdict("PathsUp", holds, reason, message)
+        verdict(ConditionType::PathsUp, holds, reason, message)
     }
 }
 
@@ -308,7 +318,7 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn verdict(kind: &'static str, holds: bool, reason: &'static str, message: String) -> Verdict {
+fn verdict(kind: ConditionType, holds: bool, reason: &'static str, message: String) -> Verdict {
     Verdict {
         kind,
         holds,
@@ -371,7 +381,7 @@ mod tests {
         outcome
             .verdicts()
             .into_iter()
-            .find(|verdict| verdict.kind == kind)
+            .find(|verdict| verdict.kind.as_str() == kind)
             .unwrap()
     }
 
@@ -493,7 +503,7 @@ mod tests {
             member()
                 .verdicts()
                 .iter()
-                .all(|verdict| verdict.kind != "VpnSessionsUp")
+                .all(|verdict| verdict.kind != ConditionType::VpnSessionsUp)
         );
     }
 

@@ -112,7 +112,7 @@ pub async fn run<P: Platform>(
         () = shell.run() => {}
         () = stop => tracing::info!("stopping; what is in the kernel stays"),
     }
-    shell.agent.memory.flush(std::time::Instant::now(), true);
+    shell.agent.memory.flush(std_now(), true);
     server.abort();
 }
 
@@ -216,7 +216,7 @@ impl<P: Platform> Loop<'_, P> {
                 *tick = (*tick).min(MISSING_TICK);
             }
             let mut look = Instant::now() + *tick;
-            if let Some(contact) = self.agent.next_contact() {
+            if let Some(contact) = self.agent.next_contact(std_now()) {
                 // Not in a tight loop, whatever is due.
                 look = look.min(Instant::from_std(contact).max(Instant::now() + SOON));
             }
@@ -233,9 +233,9 @@ impl<P: Platform> Loop<'_, P> {
                 return cause;
             }
             *tick = (*tick * 2).min(TICK.1);
-            let news = self.agent.has_news().await;
-            self.agent.retry_contacts().await;
-            self.agent.memory.flush(std::time::Instant::now(), false);
+            let news = self.agent.has_news(std_now()).await;
+            self.agent.retry_contacts(std_now()).await;
+            self.agent.memory.flush(std_now(), false);
             // A host that cannot be read is no news while it is known.
             if news && settled {
                 return cause;
@@ -249,14 +249,14 @@ impl<P: Platform> Loop<'_, P> {
         let answers = self.names.answers();
         self.agent
             .set_api_servers(self.api_servers.borrow_and_update().clone());
-        let outcome = self.agent.reconcile(&snapshot, &answers).await;
+        let outcome = self.agent.reconcile(&snapshot, &answers, std_now).await;
         let took = started.elapsed();
         if let Some(around) = self.agent.surroundings() {
             self.follower.host_has(&around.addresses);
         }
         self.names.want(self.agent.names());
         self.state.send_replace(Some(self.statement(&outcome)));
-        self.agent.memory.flush(std::time::Instant::now(), false);
+        self.agent.memory.flush(std_now(), false);
         self.metrics.reconciled(&outcome, took);
         let (devices, peers) = self.agent.counts();
         self.metrics.observed(devices, peers);
@@ -308,7 +308,7 @@ impl<P: Platform> Loop<'_, P> {
             });
             if !known {
                 tracing::info!(
-                    condition = verdict.kind,
+                    condition = verdict.kind.as_str(),
                     holds = verdict.holds,
                     reason = verdict.reason,
                     message = %verdict.message,
@@ -323,6 +323,11 @@ async fn serve(metrics: Metrics, address: std::net::SocketAddr) {
     if let Err(error) = metrics.serve(address).await {
         tracing::error!(%address, %error, "no metrics: choose a free address with --metrics-address");
     }
+}
+
+/// The time, in the words of those that know nothing of tokio.
+fn std_now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 /// Watches and publishes, once there is a client; the mesh on disk does not wait for one.

@@ -21,12 +21,14 @@
 //! | [`claims`] | which agents' claims become accepted truth |
 //! | [`check`] | independent re-proof of a plan before it is written |
 //! | [`node`] | plan and peers to one node's configuration, and its resolution on a host |
+//! | [`health`] | whether a path carries traffic: the one judge of it |
 //! | [`host`] | the kernel state of a host as data: model, printers, diff |
 
 pub mod check;
 pub mod cidr;
 pub mod claims;
 pub mod fleet;
+pub mod health;
 pub mod host;
 pub mod ids;
 pub mod keys;

@@ -7,11 +7,9 @@ use super::{Backend, Observation, Platform, PlatformError, Secrets, Surroundings
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tieline_core::cidr::Family;
+use tieline_core::health::{Liveness, Livenesses, PathId};
 use tieline_core::host::firewall::{Hook, Ruleset};
-use tieline_core::host::{
-    Change, Device, DeviceName, HostState, Liveness, Route, RouteKey, Target, diff::Livenesses,
-    print,
-};
+use tieline_core::host::{Change, Device, DeviceName, HostState, Route, RouteKey, Target, print};
 use tieline_core::keys::PublicKey;
 use tokio::sync::Notify;
 
@@ -31,7 +29,7 @@ struct Kernel {
     liveness: Livenesses,
     surroundings: Surroundings,
     /// The bytes of pre-shared keys.
-    preshared_keys: BTreeMap<(DeviceName, PublicKey), [u8; 32]>,
+    preshared_keys: BTreeMap<PathId, [u8; 32]>,
     writes: u64,
     failing_reads: usize,
     failing_writes: Vec<(String, usize)>,
@@ -75,13 +73,18 @@ impl Fake {
 
     /// Makes a peer as alive as this.
     pub fn enliven(&self, device: DeviceName, peer: PublicKey, liveness: Liveness) {
-        self.kernel().liveness.insert((device, peer), liveness);
+        self.kernel()
+            .liveness
+            .insert(PathId::new(device, peer), liveness);
     }
 
     /// The pre-shared key of a peer.
     #[must_use]
     pub fn preshared_key(&self, device: DeviceName, peer: PublicKey) -> Option<[u8; 32]> {
-        self.kernel().preshared_keys.get(&(device, peer)).copied()
+        self.kernel()
+            .preshared_keys
+            .get(&PathId::new(device, peer))
+            .copied()
     }
 
     /// The next `times` reads fail.
@@ -128,7 +131,9 @@ impl Platform for Fake {
                     .preshared_key
                     .as_ref()
                     .and_then(|vpn| secrets.preshared_keys.get(vpn));
-                if wanted.is_some() && wanted != kernel.preshared_keys.get(&(*name, *key)) {
+                if wanted.is_some()
+                    && wanted != kernel.preshared_keys.get(&PathId::new(*name, *key))
+                {
                     peer.preshared_key = None;
                 }
             }
@@ -196,9 +201,10 @@ impl Kernel {
                 .preshared_key
                 .as_ref()
                 .and_then(|vpn| secrets.preshared_keys.get(vpn));
+            let path = PathId::new(*device, *key);
             match bytes {
-                Some(bytes) => self.preshared_keys.insert((*device, *key), *bytes),
-                None => self.preshared_keys.remove(&(*device, *key)),
+                Some(bytes) => self.preshared_keys.insert(path, *bytes),
+                None => self.preshared_keys.remove(&path),
             };
         }
         self.settle();
@@ -337,10 +343,10 @@ impl Kernel {
         routes.retain(|key, route| self.survives(key, route));
         self.state.routes = routes;
         let devices = &self.state.devices;
-        self.liveness.retain(|(name, key), _| {
+        self.liveness.retain(|path, _| {
             devices
-                .get(name)
-                .is_some_and(|device| device.peers.contains_key(key))
+                .get(&path.device)
+                .is_some_and(|device| device.peers.contains_key(&path.far))
         });
     }
 

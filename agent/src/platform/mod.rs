@@ -12,7 +12,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use thiserror::Error;
-use tieline_core::host::diff::Livenesses;
+use tieline_core::health::Livenesses;
 use tieline_core::host::{Change, DeviceName, HostState};
 use tieline_core::ids::VpnName;
 use tieline_core::node::UnderlayDevice;
@@ -22,7 +22,7 @@ use tieline_core::node::UnderlayDevice;
 pub struct Observation {
     /// State, in the words in which it is wanted.
     pub state: HostState,
-    /// How alive each peer is.
+    /// How alive the peer of each path is.
     pub liveness: Livenesses,
 }
 

@@ -1,11 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::contact::PATIENCE;
 use crate::fixture::{attachment, own, peer, peer_name, peers, plan, prefix, sealed, snapshot};
 use crate::platform::fake::Fake;
 use crate::store::{FileKind, LastGood, Store};
 use std::time::{Duration, Instant};
-use tieline_core::host::Liveness;
+use tieline_core::health::Liveness;
+use tieline_core::host::DeviceName;
 use tieline_core::ids::Lineage;
 use tieline_core::node::UnderlayDevice;
 use tieline_core::peer::{AcceptedPeers, Endpoint, Scope};
@@ -72,7 +74,7 @@ impl Host {
         self.agent
             .as_mut()
             .unwrap()
-            .reconcile(snapshot, &Answers::new())
+            .reconcile(snapshot, &Answers::new(), Instant::now)
             .await
     }
 
@@ -94,7 +96,9 @@ fn gone() -> Snapshot {
 
 fn reason(outcome: &Outcome, kind: &str) -> (bool, &'static str) {
     let verdicts = outcome.verdicts();
-    let verdict = verdicts.iter().find(|verdict| verdict.kind == kind);
+    let verdict = verdicts
+        .iter()
+        .find(|verdict| verdict.kind.as_str() == kind);
     verdict.map_or((false, "absent"), |verdict| (verdict.holds, verdict.reason))
 }
 
@@ -125,17 +129,17 @@ async fn a_node_is_ready_when_a_path_to_a_gateway_is_up() {
     let outcome = host.apply(1).await;
     assert_eq!(outcome.paths.total, 1);
     assert_eq!(reason(&outcome, "Ready"), (false, "NoneUp"));
-    assert!(!host.agent.as_mut().unwrap().has_news().await);
+    assert!(!host.agent.as_mut().unwrap().has_news(Instant::now()).await);
     let gateway = host.peers()[&peer_name("c")].keys[&DeviceName::outer(0)];
     let alive = Liveness {
         handshake_age: Some(Duration::from_secs(1)),
         ..Liveness::default()
     };
     host.kernel.enliven(DeviceName::outer(0), gateway, alive);
-    assert!(host.agent.as_mut().unwrap().has_news().await);
+    assert!(host.agent.as_mut().unwrap().has_news(Instant::now()).await);
     let outcome = host.apply(1).await;
     assert_eq!(reason(&outcome, "Ready"), (true, "InMesh"));
-    assert!(!host.agent.as_mut().unwrap().has_news().await);
+    assert!(!host.agent.as_mut().unwrap().has_news(Instant::now()).await);
 }
 
 #[tokio::test]
@@ -145,18 +149,35 @@ async fn a_first_handshake_that_was_lost_is_asked_for_again_and_nothing_else_cha
     assert_eq!(outcome.paths.connecting, 1);
     let (good, writes) = (host.kernel.print(), host.kernel.writes());
     let agent = host.agent.as_mut().unwrap();
-    agent.retry_contacts().await;
+    let due = agent.next_contact(Instant::now()).unwrap();
+    agent.retry_contacts(due - Duration::from_millis(1)).await;
     assert_eq!(host.kernel.writes(), writes, "too early");
-    let due = agent.next_contact().unwrap();
-    tokio::time::sleep_until(due.into()).await;
-    agent.retry_contacts().await;
+    agent.retry_contacts(due).await;
     // The gateway of the other site, and the own node that this gateway serves.
     assert_eq!(host.kernel.writes(), writes + 4);
     assert_eq!(host.kernel.print(), good);
-    assert!(!agent.has_news().await);
+    assert!(!agent.has_news(due).await);
     let withdrawn = host.reconcile(&gone()).await;
     assert_eq!(withdrawn.role, Role::Withdrawn);
-    assert_eq!(host.agent.as_ref().unwrap().next_contact(), None);
+    assert_eq!(
+        host.agent.as_ref().unwrap().next_contact(Instant::now()),
+        None
+    );
+}
+
+#[tokio::test]
+async fn patience_with_a_first_handshake_begins_when_all_is_written_and_its_end_is_news() {
+    let mut host = Host::new();
+    let snapshot = snapshot(Some(plan(1)), host.peers());
+    // Writing took a minute.
+    let written = Instant::now() + Duration::from_secs(60);
+    let agent = host.agent.as_mut().unwrap();
+    let (names, now) = (Answers::new(), || written);
+    let outcome = agent.reconcile(&snapshot, &names, now).await;
+    assert_eq!(outcome.paths.connecting, 1);
+    let patient = written + PATIENCE - Duration::from_millis(1);
+    assert!(!agent.has_news(patient).await);
+    assert!(agent.has_news(written + PATIENCE).await);
 }
 
 #[tokio::test]
@@ -244,7 +265,10 @@ async fn whatever_disappears_comes_back() {
     for (what, damage) in damages {
         host.kernel.damage(damage);
         assert_ne!(host.kernel.print(), good, "{what}");
-        assert!(host.agent.as_mut().unwrap().has_news().await, "{what}");
+        assert!(
+            host.agent.as_mut().unwrap().has_news(Instant::now()).await,
+            "{what}"
+        );
         let outcome = host.apply(1).await;
         assert!(outcome.is_applied(), "{what}: {outcome:?}");
         assert_eq!(host.kernel.print(), good, "{what}");
@@ -390,7 +414,9 @@ async fn before_the_first_mesh_the_api_servers_name_is_asked_for_and_no_answer_i
     let answers = Answers::from([(name("gw.example"), vec!["192.0.2.1".parse().unwrap()])]);
     let agent = host.agent.as_mut().unwrap();
     agent.set_api_servers(vec![ApiServer::Name(name("api.example"))]);
-    agent.reconcile(&Snapshot::default(), &answers).await;
+    agent
+        .reconcile(&Snapshot::default(), &answers, Instant::now)
+        .await;
     let wanted = BTreeSet::from([name("api.example"), name("gw.example")]);
     assert_eq!(agent.names(), wanted);
     host.apply(1).await;

@@ -12,7 +12,8 @@ use crate::reconcile::Constants;
 use crate::store::Store;
 use clap::Parser;
 use std::collections::BTreeMap;
-use tieline_core::host::{HostState, Liveness};
+use tieline_core::health::Liveness;
+use tieline_core::host::HostState;
 use tieline_core::node::UnderlayDevice;
 use tokio::time::timeout;
 

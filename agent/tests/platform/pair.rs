@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tieline_agent::platform::linux::Linux;
 use tieline_agent::platform::{Observation, Platform};
 use tieline_core::cidr::Family;
+use tieline_core::health::PathId;
 use tieline_core::host::{
     HostState, METRIC_REMOTE, Rule, Selector, TABLE_MAIN, TABLE_REMOTE, WgPeer,
 };
@@ -37,7 +38,7 @@ fn pings() {
         sh("ping -c 5 -i 0.05 -W 10 100.127.0.2; ping -c 5 -i 0.05 -W 10 fd64::2");
 
         let seen = linux.observe().await.unwrap();
-        let alive = seen.liveness[&(name("tie0"), public(21))];
+        let alive = seen.liveness[&PathId::new(name("tie0"), public(21))];
         assert!(alive.handshake_age.unwrap() < Duration::from_secs(30));
         assert!(
             alive.rx_bytes > 10 * 84 && alive.tx_bytes > 10 * 84,
@@ -127,7 +128,7 @@ fn multipath() {
         sh("for i in $(seq 1 32); do ping -c 1 -W 10 10.80.0.$i; ping -c 1 -W 10 fd80::$i; done");
         let seen = linux.observe().await.unwrap();
         for (rail, key) in [("tie0", 21), ("tie1", 22)] {
-            let alive = seen.liveness[&(name(rail), public(key))];
+            let alive = seen.liveness[&PathId::new(name(rail), public(key))];
             assert!(
                 alive.tx_bytes > 8 * 100,
                 "{rail} carried {} bytes only",

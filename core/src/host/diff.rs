@@ -7,16 +7,14 @@ mod apply;
 mod describe;
 
 use super::{
-    Device, DeviceName, HostState, Liveness, Route, RouteKey, Rule, Target, WgPeer,
-    firewall::Ruleset,
+    Device, DeviceName, HostState, Route, RouteKey, Rule, Target, WgPeer, firewall::Ruleset,
 };
 use crate::cidr::{Prefix, PrefixSet};
+pub use crate::health::Livenesses;
+use crate::health::{Liveness, PathId, PathState};
 use crate::keys::PublicKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-
-/// Liveness of peers, by device and key.
-pub type Livenesses = BTreeMap<(DeviceName, PublicKey), Liveness>;
 
 /// One write to the kernel. `Display` says it in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,7 +238,8 @@ fn put_peers(
     let mut gained: Vec<Prefix> = Vec::new();
     for (&key, peer) in &device.peers {
         let before = found.get(&key);
-        let alive = liveness.get(&(name, key)).is_some_and(Liveness::is_alive);
+        let seen = liveness.get(&PathId::new(name, key));
+        let alive = seen.and_then(Liveness::judge) == Some(PathState::Up);
         let endpoint = new_endpoint(before, alive, peer.endpoint);
         let same = before.is_some_and(|before| {
             endpoint.is_none()

@@ -27,7 +27,6 @@ use crate::keys::PublicKey;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 /// Routing table of remote prefixes, and of the guard in front of the CNI's routes.
 pub const TABLE_REMOTE: u32 = 7468;
@@ -47,9 +46,6 @@ pub const ROUTE_PROTOCOL: u8 = 84;
 pub const DEFAULT_FWMARK: u32 = 0x1000;
 /// First UDP port, unless a flag changes it.
 pub const DEFAULT_PORT: u16 = 21820;
-/// Age of the latest handshake from which on a session is dead: WireGuard makes a new one every 120 s on a tunnel that carries
-/// anything, and rejects packets of a session that is older than this (WireGuard paper, section 6.2).
-pub const SESSION_LIFETIME: Duration = Duration::from_secs(180);
 
 /// All kernel state of ours on one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,25 +103,6 @@ pub struct WgPeer {
     pub keepalive: Option<u16>,
     /// The attachment whose pre-shared key it uses.
     pub preshared_key: Option<VpnName>,
-}
-
-/// How alive one peer of one device is, as observed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Liveness {
-    /// Time since the last handshake; `None`: never.
-    pub handshake_age: Option<Duration>,
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-}
-
-impl Liveness {
-    /// Whether there is a session that packets can use.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.handshake_age.is_some_and(|age| age < SESSION_LIFETIME)
-    }
 }
 
 /// A policy rule (`ip rule`), with `protocol kernel`.

@@ -27,6 +27,7 @@ pub use numbers::{KEEPALIVE, PREF_CNI, PREF_ENCRYPTED, PREF_GUARD, PREF_INNER, P
 pub use resolve::resolve;
 
 use crate::cidr::{Prefix, PrefixSet};
+use crate::health::{PathId, PathStates};
 use crate::host::DeviceName;
 use crate::ids::{ClusterName, NodeName, PeerName};
 use crate::keys::PublicKey;
@@ -48,9 +49,9 @@ pub struct LocalFacts {
     /// Addresses of DNS names, last good answer.
     pub resolved: BTreeMap<NodeName, Vec<IpAddr>>,
     /// Where a peer without a configured endpoint was last seen.
-    pub last_seen: BTreeMap<(DeviceName, PublicKey), SocketAddr>,
+    pub last_seen: BTreeMap<PathId, SocketAddr>,
     /// State of the path to each peer of each device; absent: not known yet.
-    pub paths: BTreeMap<(DeviceName, PublicKey), PathState>,
+    pub paths: PathStates,
     /// Whether nft has `netdev` egress hooks (Linux 5.16).
     pub netdev_egress: bool,
     /// Current values of sysctls that decide others (`accept_ra` of each underlay device).
@@ -72,15 +73,6 @@ pub struct UnderlayDevice {
     pub mtu: u32,
     /// Addresses and on-link prefixes.
     pub prefixes: PrefixSet,
-}
-
-/// State of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PathState {
-    /// Latest handshake younger than [`crate::host::SESSION_LIFETIME`].
-    Up,
-    /// There was one, and it is older.
-    Down,
 }
 
 /// The configuration of one node: symbolic, a pure function of its arguments.

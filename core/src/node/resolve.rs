@@ -1,9 +1,10 @@
 //! Fills in what only the host knows: health, MTUs, keys, underlay devices, addresses of names.
 
 use super::config::{ConfigPeer, ConfigTarget, FOREIGN_PORT, Far, Hop, NodeConfig, Policy};
-use super::{LocalFacts, PREF_ENCRYPTED, PathState, chains};
+use super::{LocalFacts, PREF_ENCRYPTED, chains};
 use crate::cidr::{Family, Prefix, PrefixSet};
 use crate::claims::{is_link_local, judge_address};
+use crate::health::{PathId, PathState};
 use crate::host::{
     Device, DeviceName, HostState, METRIC_GUARD, METRIC_REMOTE, Route, RouteKey, Rule, Selector,
     TABLE_GUARD, TABLE_MAIN, TABLE_REMOTE, Target, WgPeer,
@@ -161,7 +162,8 @@ impl<'a> Host<'a> {
     }
 
     fn path(&self, hop: &Hop) -> Option<PathState> {
-        self.facts.paths.get(&(hop.device, hop.peer)).copied()
+        let path = PathId::new(hop.device, hop.peer);
+        self.facts.paths.get(&path).copied()
     }
 
     fn can_run(&self, device: DeviceName) -> bool {
@@ -249,7 +251,7 @@ impl<'a> Host<'a> {
         let (endpoint, keepalive) = if standby {
             (None, None)
         } else {
-            let seen = || self.facts.last_seen.get(&(device, key)).copied();
+            let seen = || self.facts.last_seen.get(&PathId::new(device, key)).copied();
             (self.endpoint(peer).or_else(seen), peer.keepalive)
         };
         WgPeer {

@@ -6,10 +6,11 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use tieline_core::fleet::Granularity;
+use tieline_core::health::{PathId, PathState};
 use tieline_core::host::diff::Livenesses;
 use tieline_core::host::{DeviceKind, HostState, diff};
 use tieline_core::ids::{PeerName, SiteName};
-use tieline_core::node::{PathState, node_config, resolve};
+use tieline_core::node::{node_config, resolve};
 use tieline_core::peer::AcceptedPeer;
 
 fn sites() -> impl Strategy<Value = SiteShape> {
@@ -68,7 +69,7 @@ pub(crate) fn hosts(world: &World, dead: Option<&PeerName>) -> BTreeMap<PeerName
                     } else {
                         PathState::Up
                     };
-                    facts.paths.insert((device, key), state);
+                    facts.paths.insert(PathId::new(device, key), state);
                 }
             }
         }

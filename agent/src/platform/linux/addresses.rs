@@ -5,6 +5,7 @@
 
 use super::links::Links;
 use super::netlink::{Netlink, tolerate};
+use super::sockets::Sockets;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo,
 };
@@ -103,13 +104,34 @@ fn parse(message: &AddressMessage) -> Option<HostAddress> {
 }
 
 /// Puts an address on a device.
-pub(super) async fn add(netlink: &Netlink, link: u32, address: Prefix) -> io::Result<()> {
+pub(super) async fn add(
+    sockets: &mut Sockets,
+    name: DeviceName,
+    address: Prefix,
+) -> io::Result<()> {
+    let link = sockets.links().await?.index_of(name)?;
+    put(&sockets.netlink, link, address).await
+}
+
+/// Takes an address off a device; one that is gone already, also with its device, is no error.
+pub(super) async fn remove(
+    sockets: &mut Sockets,
+    name: DeviceName,
+    address: Prefix,
+) -> io::Result<()> {
+    match sockets.links().await?.by_name(&name.to_string()) {
+        Some(link) => take(&sockets.netlink, link.index, address).await,
+        None => Ok(()),
+    }
+}
+
+async fn put(netlink: &Netlink, link: u32, address: Prefix) -> io::Result<()> {
     let message = || RouteNetlinkMessage::NewAddress(message(link, address));
     match address.family() {
         // An address of another scope in its place cannot be changed: away with it first.
         Family::V4 => match netlink.request(message(), NLM_F_CREATE | NLM_F_EXCL).await {
             Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {
-                remove(netlink, link, address).await?;
+                take(netlink, link, address).await?;
                 netlink.request(message(), NLM_F_CREATE | NLM_F_EXCL).await
             }
             other => other,
@@ -122,8 +144,7 @@ pub(super) async fn add(netlink: &Netlink, link: u32, address: Prefix) -> io::Re
     }
 }
 
-/// Takes an address off a device; one that is gone already is no error.
-pub(super) async fn remove(netlink: &Netlink, link: u32, address: Prefix) -> io::Result<()> {
+async fn take(netlink: &Netlink, link: u32, address: Prefix) -> io::Result<()> {
     tolerate(
         netlink
             .request(RouteNetlinkMessage::DelAddress(message(link, address)), 0)

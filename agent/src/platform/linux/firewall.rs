@@ -5,7 +5,8 @@
 //! rewrite, and notices any change by others. Listing costs processes, so it is only done when the kernel's ruleset or its
 //! links changed since the last time.
 
-use super::generation::{self, Generation};
+use super::generation::{self, Basis, Generation};
+use super::sockets::Sockets;
 use super::{nft, state};
 use crate::files;
 use serde::{Deserialize, Serialize};
@@ -25,15 +26,6 @@ const TABLES: [(&str, &str); 2] = [("inet", "tieline"), ("netdev", "tieline")];
 struct Loaded {
     ruleset: Ruleset,
     listing: String,
-}
-
-/// What a listing depends on: the kernel's rulesets, and links, since a chain that hangs on a device goes with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Basis {
-    /// Generation of the kernel's rulesets.
-    pub(super) generation: u32,
-    /// Links by index and name.
-    pub(super) links: Vec<(u32, String)>,
 }
 
 /// Our tables, and what we know of them.
@@ -61,7 +53,7 @@ impl Firewall {
     /// The ruleset in force. Tables that are not as we wrote them are an empty ruleset, which nobody wants, so that they
     /// are replaced or removed; no tables are `None`.
     /// Without a basis, nothing is taken from memory.
-    pub(super) async fn observe(&mut self, basis: Option<Basis>) -> io::Result<Option<Ruleset>> {
+    pub(super) async fn read(&mut self, basis: Option<Basis>) -> io::Result<Option<Ruleset>> {
         let listing = match (self.listed.take(), &basis) {
             (Some((then, listing)), Some(now)) if then == *now => listing,
             _ => list().await?,
@@ -81,13 +73,26 @@ impl Firewall {
         }))
     }
 
+    /// Makes our tables this ruleset; `None` removes them. Tells whether it wrote.
+    pub(super) async fn write(
+        &mut self,
+        sockets: &Sockets,
+        ruleset: Option<&Ruleset>,
+    ) -> io::Result<bool> {
+        let Some(ruleset) = ruleset else {
+            return self.remove().await;
+        };
+        self.replace(ruleset, sockets.generation.as_ref()).await?;
+        Ok(true)
+    }
+
     /// Makes our tables this ruleset: replaces elements of sets where nothing else differs, else all of them.
     ///
     /// What the kernel lists afterwards counts as ours only when nobody else has committed anything from before the load
     /// until after the listing; else a table that was changed or deleted meanwhile would be taken for what we wrote. Where
     /// it never is as quiet as that, nothing is remembered, and the next look writes again. A file that cannot be written
     /// is an error, but what was loaded is known all the same.
-    pub(super) async fn replace(
+    async fn replace(
         &mut self,
         ruleset: &Ruleset,
         generation: Option<&Generation>,
@@ -97,7 +102,7 @@ impl Firewall {
             .as_ref()
             .and_then(|loaded| Some((ruleset.update_script(&loaded.ruleset)?, &loaded.listing)));
         for _ in 0..TRIES {
-            let before = read(generation).await;
+            let before = asked(generation).await;
             // Elements alone only where nobody can have changed the rest since the look.
             let updated = match update.take() {
                 Some((script, listing)) if before.is_some() && list().await? == *listing => {
@@ -110,7 +115,7 @@ impl Firewall {
             }
             let listing = list().await?;
             // A kernel that does not tell its generation is believed.
-            if before.is_some() && read(generation).await != before.map(generation::next) {
+            if before.is_some() && asked(generation).await != before.map(generation::next) {
                 continue;
             }
             self.loaded = Some(Loaded {
@@ -123,7 +128,7 @@ impl Firewall {
     }
 
     /// Removes our tables; tables that are gone already are no error. Tells whether there were any.
-    pub(super) async fn remove(&mut self) -> io::Result<bool> {
+    async fn remove(&mut self) -> io::Result<bool> {
         let mut script = String::new();
         for (family, name) in TABLES {
             if nft::list_table(family, name).await?.is_some() {
@@ -153,7 +158,7 @@ impl Firewall {
     }
 }
 
-async fn read(generation: Option<&Generation>) -> Option<u32> {
+async fn asked(generation: Option<&Generation>) -> Option<u32> {
     match generation {
         Some(generation) => generation.read().await,
         None => None,

@@ -20,6 +20,15 @@ const HEADERS: usize = HEADER + 4;
 /// The kernel answers at once, or never.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a listing depends on: the kernel's rulesets, and links, since a chain that hangs on a device goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Basis {
+    /// Generation of the kernel's rulesets.
+    pub(super) generation: u32,
+    /// Links by index and name.
+    pub(super) links: Vec<(u32, String)>,
+}
+
 /// A socket to ask on.
 pub(super) struct Generation(TokioSocket);
 

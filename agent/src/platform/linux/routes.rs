@@ -10,6 +10,7 @@
 use super::links::Links;
 use super::netlink::{Netlink, tolerate};
 use super::rules::{address_family, none_without_the_family};
+use super::sockets::Sockets;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol,
@@ -74,23 +75,27 @@ pub(super) async fn dump(
         .collect())
 }
 
-/// Adds or replaces a route.
-pub(super) async fn put(
-    netlink: &Netlink,
-    links: &Links,
+/// Adds or replaces a route; `None` removes it.
+pub(super) async fn write(
+    sockets: &mut Sockets,
     key: &RouteKey,
-    route: &Route,
+    route: Option<&Route>,
 ) -> io::Result<()> {
-    netlink
+    let Some(route) = route else {
+        return remove(&sockets.netlink, key).await;
+    };
+    let links = sockets.links().await?;
+    sockets
+        .netlink
         .request(
-            RouteNetlinkMessage::NewRoute(message(key, route, links)?),
+            RouteNetlinkMessage::NewRoute(message(key, route, &links)?),
             NLM_F_CREATE | NLM_F_REPLACE,
         )
         .await
 }
 
 /// Removes a route; one that is gone already is no error.
-pub(super) async fn remove(netlink: &Netlink, key: &RouteKey) -> io::Result<()> {
+async fn remove(netlink: &Netlink, key: &RouteKey) -> io::Result<()> {
     let mut message = head(key);
     message.header.scope = RouteScope::NoWhere; // of any scope
     tolerate(

@@ -119,7 +119,7 @@ impl Sysctls {
     }
 
     /// Sets one unless it has the value already. Tells whether it wrote.
-    pub(super) fn set(&mut self, path: &str, value: &str) -> io::Result<bool> {
+    pub(super) fn write(&mut self, path: &str, value: &str) -> io::Result<bool> {
         self.watched.insert(path.to_owned());
         let now = get(path)?;
         if now == normalise(value) {

@@ -10,7 +10,8 @@ use super::netlink::Netlink;
 use embedded::Embedded;
 use kernel::Kernel;
 use std::collections::BTreeMap;
-use tieline_core::host::{Device, DeviceName, Liveness, WgPeer};
+use tieline_core::health::Liveness;
+use tieline_core::host::{Device, DeviceName, WgPeer};
 use tieline_core::keys::PublicKey;
 
 /// What WireGuard itself knows of a device; links, MTUs and addresses are others' business.

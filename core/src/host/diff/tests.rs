@@ -97,7 +97,7 @@ fn alive(seconds: u64) -> Livenesses {
         handshake_age: Some(Duration::from_secs(seconds)),
         ..Liveness::default()
     };
-    BTreeMap::from([((TIE0, key(2)), liveness)])
+    BTreeMap::from([(PathId::new(TIE0, key(2)), liveness)])
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fleet::set;
+use tieline_core::health::PathId;
 use tieline_core::host::{TABLE_GUARD, TABLE_INNER, TABLE_REMOTE};
 use tieline_core::ids::NodeName;
 use tieline_core::peer::{Endpoint, Scope};
@@ -103,7 +104,9 @@ fn only_the_side_behind_nat_knows_where_to_dial() {
     assert_eq!(endpoint(&known, rail, "berlin0-0", rail), None);
     // A remembered endpoint lets the public side speak first after a restart.
     let seen: SocketAddr = "198.51.100.1:40000".parse().unwrap();
-    facts.last_seen.insert((rail, key("berlin0-0", rail)), seen);
+    facts
+        .last_seen
+        .insert(PathId::new(rail, key("berlin0-0", rail)), seen);
     assert_eq!(
         endpoint(&resolve(&outside, &facts), rail, "berlin0-0", rail),
         Some(seen)

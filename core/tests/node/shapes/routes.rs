@@ -1,8 +1,8 @@
 //! Where packets go: rules, tables and paths.
 
 use super::*;
+use tieline_core::health::{PathId, PathState};
 use tieline_core::host::{TABLE_INNER, TABLE_REMOTE, print};
-use tieline_core::node::PathState;
 
 #[test]
 fn rules_come_in_the_order_that_keeps_the_cni_alive_and_the_guard_closed() {
@@ -27,8 +27,8 @@ fn pods_are_multipath_and_services_lan_and_vpn_go_to_the_lowest_healthy_rank() {
     let config = config(&world, "berlin0-0");
     let mut facts = facts_of(&world, "berlin0-0");
     let rails = [DeviceName::outer(0), DeviceName::outer(1)];
-    let first = (rails[0], key("paris0-0", DeviceName::outer(0)));
-    let second = (rails[1], key("paris0-1", DeviceName::outer(0)));
+    let first = PathId::new(rails[0], key("paris0-0", DeviceName::outer(0)));
+    let second = PathId::new(rails[1], key("paris0-1", DeviceName::outer(0)));
     for (states, pods, ordered) in [
         (vec![], &rails[..], rails[0]),
         (vec![(second, PathState::Up)], &rails[1..], rails[1]),

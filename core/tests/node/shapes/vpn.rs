@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::fleet::{foreign_key, set, vpn_name};
+use tieline_core::health::{PathId, PathState};
 use tieline_core::host::{KeySource, TABLE_REMOTE};
-use tieline_core::node::PathState;
 use tieline_core::peer::{Endpoint, Scope};
 
 #[test]
@@ -50,7 +50,7 @@ fn a_standby_takes_a_vpn_over_when_the_active_gateway_is_dead() {
     let hub = DeviceName::inner(1);
     facts
         .paths
-        .insert((hub, key("paris0-0", hub)), PathState::Down);
+        .insert(PathId::new(hub, key("paris0-0", hub)), PathState::Down);
     let host = resolve(&config(&world, "paris0-1"), &facts);
     assert_eq!(
         target(&host, TABLE_REMOTE, "172.16.10.0/24"),

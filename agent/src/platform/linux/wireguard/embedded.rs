@@ -18,7 +18,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 use tieline_core::cidr::Prefix;
-use tieline_core::host::{Device, DeviceName, Liveness, WgPeer};
+use tieline_core::health::Liveness;
+use tieline_core::host::{Device, DeviceName, WgPeer};
 use tieline_core::keys::PublicKey;
 
 /// How long a port may still be held by the socket that this one replaces.

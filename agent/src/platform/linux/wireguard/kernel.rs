@@ -3,7 +3,7 @@
 //! The library blocks, so every call runs on a blocking thread. Its `apply` creates a missing device without a word, so
 //! devices are created through rtnetlink first, and peers change only on devices that are there.
 
-use super::sessions::{Path, Sessions};
+use super::sessions::Sessions;
 use super::{PeerChange, SeenDevice, SeenPeer};
 use crate::platform::linux::Cause;
 use crate::platform::linux::links::{self, Links};
@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 use tieline_core::cidr::{Prefix, PrefixSet};
-use tieline_core::host::{Device, DeviceName, Liveness, WgPeer};
+use tieline_core::health::{Liveness, PathId};
+use tieline_core::host::{Device, DeviceName, WgPeer};
 use tieline_core::keys::PublicKey;
 use wireguard_control::{
     AllowedIp, Backend, Device as Found, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder,
@@ -251,19 +252,19 @@ fn allowed_ip(prefix: &Prefix) -> AllowedIp {
     }
 }
 
-fn handshakes(devices: &BTreeMap<DeviceName, Found>) -> BTreeMap<Path, SystemTime> {
+fn handshakes(devices: &BTreeMap<DeviceName, Found>) -> BTreeMap<PathId, SystemTime> {
     let peers = devices
         .iter()
         .flat_map(|(name, device)| device.peers.iter().map(|peer| (*name, peer)));
     peers
         .filter_map(|(name, peer)| {
-            let path = (name, key_of(&peer.config.public_key)?);
+            let path = PathId::new(name, key_of(&peer.config.public_key)?);
             Some((path, peer.stats.last_handshake_time?))
         })
         .collect()
 }
 
-fn read(name: DeviceName, device: &Found, ages: &BTreeMap<Path, Duration>) -> Option<SeenDevice> {
+fn read(name: DeviceName, device: &Found, ages: &BTreeMap<PathId, Duration>) -> Option<SeenDevice> {
     Some(SeenDevice {
         public_key: key_of(device.public_key.as_ref()?)?,
         port: device.listen_port.unwrap_or(0),
@@ -273,7 +274,10 @@ fn read(name: DeviceName, device: &Found, ages: &BTreeMap<Path, Duration>) -> Op
             .iter()
             .filter_map(|peer| {
                 let key = key_of(&peer.config.public_key)?;
-                Some((key, read_peer(peer, ages.get(&(name, key)).copied())))
+                Some((
+                    key,
+                    read_peer(peer, ages.get(&PathId::new(name, key)).copied()),
+                ))
             })
             .collect(),
     })

@@ -6,16 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
-use tieline_core::host::DeviceName;
-use tieline_core::keys::PublicKey;
-
-/// Peers by device.
-pub(super) type Path = (DeviceName, PublicKey);
+use tieline_core::health::PathId;
 
 /// The latest handshake of each peer.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    known: BTreeMap<Path, Session>,
+    known: BTreeMap<PathId, Session>,
     looked: Option<Instant>,
 }
 
@@ -31,12 +27,12 @@ impl Sessions {
     /// Takes in what the kernel tells now, and gives each session's age. Peers that are not told of are forgotten.
     pub(super) fn ages(
         &mut self,
-        handshakes: &BTreeMap<Path, SystemTime>,
+        handshakes: &BTreeMap<PathId, SystemTime>,
         wall: SystemTime,
         now: Instant,
-    ) -> BTreeMap<Path, Duration> {
+    ) -> BTreeMap<PathId, Duration> {
         let since_last_look = self.looked.map(|then| now.duration_since(then));
-        let session = |path: &Path, handshake: SystemTime| match self.known.get(path) {
+        let session = |path: &PathId, handshake: SystemTime| match self.known.get(path) {
             Some(known) if known.handshake == handshake => *known,
             _ => {
                 // In the future: that is now.
@@ -67,6 +63,8 @@ impl Sessions {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use tieline_core::host::DeviceName;
+    use tieline_core::keys::PublicKey;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -74,8 +72,8 @@ mod tests {
         Duration::from_secs(count)
     }
 
-    fn path() -> Path {
-        (
+    fn path() -> PathId {
+        PathId::new(
             DeviceName::outer(0),
             PublicKey::from_bytes([9; 32]).unwrap(),
         )
