@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used)]
 use super::{Sources, edges, judge};
 
 /// The judgement of a crate `demo` of these files.
