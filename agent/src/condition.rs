@@ -7,7 +7,7 @@ use std::fmt;
 
 /// Writes the enum, and with it everything that has to know all of its members.
 macro_rules! conditions {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)+) => {
         /// Type of a condition, in the words of the API.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ConditionType {
@@ -22,7 +22,7 @@ macro_rules! conditions {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
-                    $(Self::$name => stringify!($name),)+
+                    $(Self::$name => $word,)+
                 }
             }
         }
@@ -31,25 +31,25 @@ macro_rules! conditions {
 
 conditions! {
     /// The kernel carries the plan, and a path is up; when false, the reason is that of what is missing.
-    Ready,
+    Ready = "Ready",
     /// What is wanted is in the kernel, read back; when false, it is not, or it is not known what is wanted.
-    Applied,
+    Applied = "Applied",
     /// At least one path to a gateway is up, or none is needed.
-    PathsUp,
+    PathsUp = "PathsUp",
     /// All sessions of the VPNs that this gateway is active for are up. Absent on others.
-    VpnSessionsUp,
+    VpnSessionsUp = "VpnSessionsUp",
     /// The API server offers an older plan. Never false.
-    RevisionRefused,
+    RevisionRefused = "RevisionRefused",
     /// The plan is gone and this node's Peer is not, so the last good plan stays. Never false.
-    PlanMissing,
+    PlanMissing = "PlanMissing",
     /// Another table drops forwarded packets by default, and our devices are no exception. Never false.
-    ForwardDropped,
+    ForwardDropped = "ForwardDropped",
     /// A sealed secret cannot be opened. Never true.
-    SecretsOpened,
+    SecretsOpened = "SecretsOpened",
     /// A file of the state directory is damaged or cannot be written. Never true.
-    StateKept,
+    StateKept = "StateKept",
     /// A plan or Peer cannot be read, or a watch does not work. Never true.
-    ObjectsRead,
+    ObjectsRead = "ObjectsRead",
 }
 
 impl ConditionType {
