@@ -290,6 +290,12 @@ impl<'a> Book<'a> {
         self.block_space(need, holdings).exhausted = true;
     }
 
+    /// Forgets what is free: cutting for a use is over.
+    pub(super) fn end_cutting(&mut self) {
+        self.sites = Vec::new();
+        self.blocks = Vec::new();
+    }
+
     fn add_chunk(&mut self, at: usize, chunk: Prefix) {
         let space = &mut self.sites[at];
         space.free.add(chunk);

@@ -377,6 +377,7 @@ impl<'a> Draft<'a> {
             self.queue.family = 0;
             self.queue.node += 1;
         }
+        self.book.end_cutting();
         None
     }
 

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 /// What a node holds for a use: one prefix of each family, as a rule.
-pub(super) type Shares = SmallVec<[Prefix; 2]>;
+pub(super) type Shares = SmallVec<[Prefix; 1]>;
 
 /// A node while it is planned.
 pub(super) struct NodeWork<'a> {
