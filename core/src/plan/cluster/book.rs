@@ -417,12 +417,24 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// Marks shares outside the chunks of their node's site as imported: the node moved, and its range went with it.
-    pub(super) fn mark_strays(&mut self, work: &NodeWork<'a>) {
-        let Some(site) = &work.site else { return };
-        for &prefix in work.pods.iter().chain(&work.mesh) {
-            if !self.is_own(site, prefix)
-                && let Some(share) = self.live.get_mut(prefix)
+    /// Shares outside the chunks of their node's site, sorted, each with whether its node takes part: the node moved, and its
+    /// range went with it.
+    pub(super) fn strays(&self, nodes: &[NodeWork<'a>]) -> Vec<(Prefix, bool)> {
+        let mut strays = Vec::new();
+        for work in nodes {
+            let Some(site) = &work.site else { continue };
+            let shares = work.pods.iter().chain(&work.mesh);
+            let outside = shares.filter(|prefix| !self.is_own(site, **prefix));
+            strays.extend(outside.map(|prefix| (*prefix, work.planned)));
+        }
+        strays.sort_unstable();
+        strays
+    }
+
+    /// Marks strays as imported.
+    pub(super) fn mark(&mut self, strays: &[(Prefix, bool)]) {
+        for (prefix, _) in strays {
+            if let Some(share) = self.live.get_mut(*prefix)
                 && share.state == State::Active
             {
                 share.state = State::Imported;

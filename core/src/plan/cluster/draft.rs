@@ -283,10 +283,16 @@ impl<'a> Draft<'a> {
         nodes: &mut Vec<(NodeId, NodePlan)>,
     ) -> Closed {
         let clashes = self.clashes();
-        let segments = offer::segments(&self.wish, &self.nodes, &self.book, old, &mut self.report);
-        for node in &self.nodes {
-            self.book.mark_strays(node);
-        }
+        let strays = self.book.strays(&self.nodes);
+        let segments = offer::segments(
+            &self.wish,
+            &self.nodes,
+            &self.book,
+            &strays,
+            old,
+            &mut self.report,
+        );
+        self.book.mark(&strays);
         offer::nodes(&self.wish, &self.nodes, &segments, nodes);
         Closed {
             ledger: self.book.close(holdings, lineage),

@@ -19,11 +19,12 @@ pub(super) fn segments(
     wish: &Wish<'_>,
     nodes: &[NodeWork<'_>],
     book: &Book<'_>,
+    strays: &[(Prefix, bool)],
     old: Option<&NetworkPlan>,
     report: &mut Reporter,
 ) -> Vec<SegmentOffer> {
     let mut chunks = match wish.topology.granularity {
-        Granularity::Site => site_chunks(nodes, book),
+        Granularity::Site => site_chunks(book, strays),
         Granularity::Node => BTreeMap::new(),
     };
     let mut segments = Vec::new();
@@ -38,8 +39,12 @@ pub(super) fn segments(
                 Granularity::Node => shares.collect(),
                 Granularity::Site => {
                     let own = chunks.remove(&(site, used_for)).unwrap_or_default();
-                    let strays = shares.filter(|prefix| !book.is_own(site, *prefix));
-                    own.into_iter().chain(strays).collect()
+                    let is_stray = |share: &Prefix| {
+                        strays
+                            .binary_search_by_key(share, |(stray, _)| *stray)
+                            .is_ok()
+                    };
+                    own.into_iter().chain(shares.filter(is_stray)).collect()
                 }
             };
             prefixes.extend(set.iter().map(|prefix| ClassPrefix { prefix, class }));
@@ -195,29 +200,25 @@ fn elected<'n, 'a>(
 
 /// Chunks of each site, without what nodes took along to other sites.
 fn site_chunks<'b>(
-    nodes: &[NodeWork<'_>],
     book: &'b Book<'_>,
+    strays: &[(Prefix, bool)],
 ) -> BTreeMap<(&'b SiteName, Use), Vec<Prefix>> {
     let mut chunks: BTreeMap<(&SiteName, Use), Vec<Prefix>> = BTreeMap::new();
     for (prefix, chunk) in book.chunks() {
         let own = chunks.entry((&chunk.site, chunk.used_for)).or_default();
         own.push(prefix);
     }
-    let mut taken: BTreeMap<(&SiteName, Use), PrefixSet> = BTreeMap::new();
-    for node in nodes.iter().filter(|node| node.planned) {
-        for &prefix in node.pods.iter().chain(&node.mesh) {
-            if let Some(chunk) = book.chunk_of(prefix)
-                && Some(&chunk.site) != node.site.as_ref()
-            {
-                let strays = taken.entry((&chunk.site, chunk.used_for)).or_default();
-                strays.insert(prefix);
-            }
+    let mut taken: BTreeMap<(&SiteName, Use), Vec<Prefix>> = BTreeMap::new();
+    for (prefix, _) in strays.iter().filter(|(_, planned)| *planned) {
+        if let Some(chunk) = book.chunk_of(*prefix) {
+            let strays = taken.entry((&chunk.site, chunk.used_for)).or_default();
+            strays.push(*prefix);
         }
     }
     for (key, strays) in taken {
         if let Some(own) = chunks.get_mut(&key) {
             let all: PrefixSet = own.iter().copied().collect();
-            *own = all.minus(&strays).iter().collect();
+            *own = all.minus(&strays.into_iter().collect()).iter().collect();
         }
     }
     chunks
