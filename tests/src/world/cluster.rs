@@ -1,6 +1,7 @@
 //! The API server as the world sees it: typed reads for waiting and asserting, and what a kubelet would write.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -11,7 +12,9 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tieline_crds::network_plan::PrefixClass;
 use tieline_crds::vpn_attachment::PRESHARED_KEY;
@@ -29,7 +32,7 @@ pub(crate) struct Cluster {
     client: Client,
 }
 
-impl std::fmt::Debug for Cluster {
+impl Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Cluster")
     }
@@ -82,9 +85,7 @@ impl Cluster {
             "metadata": {"name": node.name(), "labels": {"topology.kubernetes.io/region": node.spec().site}},
             "status": {"addresses": addresses, "conditions": [{"type": "Ready", "status": "True"}]},
         }))?;
-        self.runtime
-            .block_on(self.all::<Node>().create(&PostParams::default(), &object))
-            .with_context(|| format!("creating Node {}", node.name()))?;
+        self.runtime.block_on(created(&self.all(), &object))?;
         Ok(())
     }
 
@@ -101,11 +102,7 @@ impl Cluster {
             },
         }))?;
         self.runtime.block_on(async {
-            let pods = self.ours::<Pod>();
-            let pod = pods
-                .create(&PostParams::default(), &pod)
-                .await
-                .with_context(|| format!("creating Pod {name}"))?;
+            let pod = created(&self.ours(), &pod).await?;
             let request = TokenRequest {
                 spec: Some(TokenRequestSpec {
                     audiences: None,
@@ -135,11 +132,8 @@ impl Cluster {
     pub(super) fn delete_node(&self, node: &str) -> Result<()> {
         self.runtime.block_on(async {
             let now = DeleteParams::default().grace_period(0);
-            self.ours::<Pod>().delete(&agent_pod(node), &now).await?;
-            self.all::<Node>()
-                .delete(node, &DeleteParams::default())
-                .await?;
-            Ok(())
+            deleted(&self.ours::<Pod>(), &agent_pod(node), &now).await?;
+            deleted(&self.all::<Node>(), node, &DeleteParams::default()).await
         })
     }
 
@@ -155,16 +149,9 @@ impl Cluster {
             )])),
             ..Secret::default()
         };
-        let created = self.runtime.block_on(
-            self.ours::<Secret>()
-                .create(&PostParams::default(), &secret),
-        );
-        match created {
-            Ok(_) => Ok(()),
-            // Applied a second time: the key stays.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(error) => Err(error).context(format!("creating Secret {name}")),
-        }
+        // Applied a second time: the key stays.
+        self.runtime.block_on(created(&self.ours(), &secret))?;
+        Ok(())
     }
 
     /// What the operator wrote for the other side of an attachment.
@@ -373,5 +360,30 @@ fn conditions(all: &[Condition]) -> String {
         "no condition says why".into()
     } else {
         bad.join("; ")
+    }
+}
+
+/// Creates `object`, or finds it: the client asks again after a timeout of the API server (504), which may have stored it.
+async fn created<K>(api: &Api<K>, object: &K) -> Result<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let name = object.name_any();
+    let stored = match api.create(&PostParams::default(), object).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => api.get(&name).await,
+        created => created,
+    };
+    stored.with_context(|| format!("creating {} {name}", K::kind(&())))
+}
+
+/// Deletes `name`, or finds it gone, for the same reason.
+async fn deleted<K>(api: &Api<K>, name: &str, how: &DeleteParams) -> Result<()>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    match api.delete(name, how).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("deleting {} {name}", K::kind(&()))),
     }
 }
