@@ -129,7 +129,7 @@ pub(crate) fn peers(own: &str, own_keys: &BTreeMap<DeviceName, PublicKey>) -> Ac
             } else {
                 keys(seed)
             };
-            (peer_name(node), peer(node, keys))
+            (peer_name(node), Arc::new(peer(node, keys)))
         })
         .collect()
 }

@@ -163,13 +163,12 @@ impl Own {
     /// The Peer of this node among this cluster's Peers.
     #[must_use]
     pub fn find<'a>(&self, local: &'a AcceptedPeers) -> Option<(&'a PeerName, &'a AcceptedPeer)> {
-        local.iter().find(|(_, peer)| {
-            peer.node == self.node
-                && self
-                    .cluster
-                    .as_ref()
-                    .is_none_or(|cluster| *cluster == peer.cluster)
-        })
+        let is_own = |peer: &AcceptedPeer| {
+            let cluster = self.cluster.as_ref();
+            peer.node == self.node && cluster.is_none_or(|cluster| *cluster == peer.cluster)
+        };
+        let mut peers = local.iter().map(|(name, peer)| (name, &**peer));
+        peers.find(|(_, peer)| is_own(peer))
     }
 }
 
@@ -239,9 +238,9 @@ pub struct Index {
     /// Plans by object name.
     pub plans: Collection<String, Arc<NetworkPlan>>,
     /// This cluster's Peers.
-    pub local: Collection<PeerName, AcceptedPeer>,
+    pub local: Collection<PeerName, Arc<AcceptedPeer>>,
     /// Other clusters' Peers.
-    pub foreign: Collection<PeerName, AcceptedPeer>,
+    pub foreign: Collection<PeerName, Arc<AcceptedPeer>>,
     /// Why a watch does not work at the moment, by what it watches.
     pub outages: BTreeMap<String, String>,
 }

@@ -26,10 +26,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 use tieline_core::host::DeviceName;
-use tieline_core::ids::{Lineage, NodeName};
+use tieline_core::ids::{Lineage, NodeName, PeerName};
 use tieline_core::keys::PublicKey;
 use tieline_core::network_plan::NetworkPlan;
-use tieline_core::peer::AcceptedPeers;
+use tieline_core::peer::{AcceptedPeer, AcceptedPeers};
 
 /// Version of the files' contents. Another one is not read: the API server has the truth.
 const FORMAT: u32 = 1;
@@ -264,23 +264,26 @@ fn decode<T: DeserializeOwned>(kind: FileKind, bytes: &[u8]) -> Result<T, String
 #[derive(Serialize)]
 struct LastGoodOut<'a> {
     plan: &'a NetworkPlan,
-    local: &'a AcceptedPeers,
-    foreign: &'a AcceptedPeers,
+    local: BTreeMap<&'a PeerName, &'a AcceptedPeer>,
+    foreign: BTreeMap<&'a PeerName, &'a AcceptedPeer>,
 }
 
 #[derive(Deserialize)]
 struct LastGoodIn {
     plan: NetworkPlan,
-    local: AcceptedPeers,
-    foreign: AcceptedPeers,
+    local: BTreeMap<PeerName, AcceptedPeer>,
+    foreign: BTreeMap<PeerName, AcceptedPeer>,
 }
 
 impl Serialize for LastGood {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        fn by_reference(peers: &AcceptedPeers) -> BTreeMap<&PeerName, &AcceptedPeer> {
+            peers.iter().map(|(name, peer)| (name, &**peer)).collect()
+        }
         LastGoodOut {
             plan: &self.plan,
-            local: &self.local,
-            foreign: &self.foreign,
+            local: by_reference(&self.local),
+            foreign: by_reference(&self.foreign),
         }
         .serialize(serializer)
     }
@@ -293,10 +296,14 @@ impl<'de> Deserialize<'de> for LastGood {
             local,
             foreign,
         } = LastGoodIn::deserialize(deserializer)?;
+        let shared = |peers: BTreeMap<PeerName, AcceptedPeer>| {
+            let peers = peers.into_iter();
+            Arc::new(peers.map(|(name, peer)| (name, Arc::new(peer))).collect())
+        };
         Ok(Self {
             plan: Arc::new(plan),
-            local: Arc::new(local),
-            foreign: Arc::new(foreign),
+            local: shared(local),
+            foreign: shared(foreign),
         })
     }
 }

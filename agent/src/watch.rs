@@ -197,14 +197,14 @@ fn parse_plan(object: &tieline_crds::NetworkPlan) -> Parsed<String, Arc<NetworkP
     }
 }
 
-fn parse_peer(object: &Peer) -> Parsed<PeerName, AcceptedPeer> {
+fn parse_peer(object: &Peer) -> Parsed<PeerName, Arc<AcceptedPeer>> {
     accepted_peer(object).map_err(|error| Complaint {
         name: object.name_any(),
         message: error.to_string(),
     })
 }
 
-fn delete_peer(peers: &mut Collection<PeerName, AcceptedPeer>, object: &Peer) -> Folded {
+fn delete_peer(peers: &mut Collection<PeerName, Arc<AcceptedPeer>>, object: &Peer) -> Folded {
     let text = object.name_any();
     match PeerName::new(text.clone()) {
         Ok(name) => peers.delete(&name),

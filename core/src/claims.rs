@@ -14,6 +14,7 @@ use crate::plan::{NodePlan, Proposal};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// Endpoints that one peer can have, and that one claim may hold (the schema's bound).
 pub const MAX_ENDPOINTS: usize = 16;
@@ -144,10 +145,10 @@ impl Judge {
                 .filter_map(|(name, id)| Some((*name, *id, proposal.nodes.get(*id)?)))
         };
         for (name, _, _) in planned() {
-            self.keys.hold(name, before.get(name));
+            self.keys.hold(name, before.get(name).map(Arc::as_ref));
         }
         for (name, id, node) in planned() {
-            let (old, claim) = (before.get(name), claims.get(name));
+            let (old, claim) = (before.get(name).map(Arc::as_ref), claims.get(name));
             let mut refused = Vec::new();
             let mut peer = AcceptedPeer {
                 node: id.node.clone(),
@@ -162,7 +163,8 @@ impl Judge {
                 sealed: old.map(|old| old.sealed.clone()).unwrap_or_default(),
                 plan_revision: old.map_or(0, |old| old.plan_revision),
             };
-            if old != Some(&peer) {
+            let same = old == Some(&peer);
+            if !same {
                 peer.plan_revision = proposal
                     .plans
                     .get(&node.link)
@@ -173,6 +175,10 @@ impl Judge {
                 refused.dedup();
                 accepted.refused.insert(name.clone(), refused);
             }
+            let peer = match before.get(name) {
+                Some(old) if same => old.clone(),
+                _ => Arc::new(peer),
+            };
             accepted.peers.insert(name.clone(), peer);
         }
     }

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use thiserror::Error;
 
-/// All accepted peers that a node knows, its own among them.
-pub type AcceptedPeers = BTreeMap<PeerName, AcceptedPeer>;
+/// All accepted peers that a node knows, its own among them. Copies share their peers, so that the few that differ between two are found
+/// by their pointers.
+pub type AcceptedPeers = BTreeMap<PeerName, Arc<AcceptedPeer>>;
 
 /// The accepted truth about one node (Peer.spec).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -244,7 +244,7 @@ fn peer(change: &Change<Peer>, decided: &mut Decided, folded: &mut Folded) -> Re
     let name = PeerName::new(change.name.as_str()).map_err(|_| unreadable)?;
     let Some(object) = &change.now else {
         if let Some(peer) = world.peers.remove(&name) {
-            let (cluster, node) = (peer.cluster, peer.node);
+            let (cluster, node) = (peer.cluster.clone(), peer.node.clone());
             folded.touched.nodes.insert(NodeId { cluster, node });
         }
         world.claims.remove(&name);

@@ -168,19 +168,19 @@ fn preshared_key(index: &Index, name: &str) -> Result<String, (&'static str, Str
 pub fn seal(
     attachments: &BTreeMap<VpnName, Attachment>,
     name: &PeerName,
-    peer: &mut AcceptedPeer,
+    peer: &mut Arc<AcceptedPeer>,
     claims: &BTreeMap<PeerName, Claim>,
     rng: &mut impl CryptoRngCore,
 ) {
-    let held = std::mem::take(&mut peer.sealed);
+    let mut boxes = Vec::new();
     for (vpn, attachment) in attachments
         .iter()
         .filter(|(_, it)| it.gateways.contains(name))
     {
-        let before = held.iter().find(|sealed| sealed.vpn == *vpn);
+        let before = peer.sealed.iter().find(|sealed| sealed.vpn == *vpn);
         let Some(secret) = &attachment.secret else {
             // Without its Secret nothing new can be sealed; what the node holds stays good.
-            peer.sealed.extend(before.cloned());
+            boxes.extend(before.cloned());
             continue;
         };
         let version = version(secret);
@@ -190,13 +190,14 @@ pub fn seal(
                 if before.version == version
                     && recipient.is_none_or(|key| key == before.recipient) =>
             {
-                peer.sealed.push(before.clone());
+                boxes.push(before.clone());
             }
-            (_, Some(recipient)) => peer
-                .sealed
-                .extend(sealed(vpn, secret, version, recipient, rng)),
+            (_, Some(recipient)) => boxes.extend(sealed(vpn, secret, version, recipient, rng)),
             (_, None) => {}
         }
+    }
+    if peer.sealed != boxes {
+        Arc::make_mut(peer).sealed = boxes;
     }
 }
 

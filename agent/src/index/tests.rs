@@ -77,7 +77,7 @@ fn a_peer_of_another_cluster_is_not_ours_though_its_node_is_named_like_this_one(
     let mut peers = crate::fixture::peers("a", &crate::fixture::keys(1));
     assert_eq!(own.find(&peers).unwrap().0.as_str(), "shop.a");
     for peer in peers.values_mut() {
-        peer.cluster = ClusterName::new("other").unwrap();
+        Arc::make_mut(peer).cluster = ClusterName::new("other").unwrap();
     }
     assert!(own.find(&peers).is_none());
 }

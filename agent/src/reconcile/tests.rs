@@ -194,7 +194,7 @@ async fn a_living_session_follows_its_peer_to_a_new_endpoint_but_stays_where_it_
     let moved = |host: &Host, to: &str| {
         let mut peers = host.peers();
         let endpoint = Endpoint::parse(to, Scope::Public).unwrap();
-        peers.get_mut(&peer_name("c")).unwrap().endpoints = vec![endpoint];
+        Arc::make_mut(peers.get_mut(&peer_name("c")).unwrap()).endpoints = vec![endpoint];
         snapshot(Some(plan(1)), peers)
     };
     let at = |host: &Host| {
@@ -230,7 +230,8 @@ async fn a_preshared_key_that_is_replaced_under_its_name_is_written_also_when_th
             [5; 32],
             Some(preshared),
         );
-        peers.get_mut(&peer_name("a")).unwrap().sealed.push(secret);
+        let holder = Arc::make_mut(peers.get_mut(&peer_name("a")).unwrap());
+        holder.sealed.push(secret);
         let snapshot = snapshot(Some(plan.clone()), peers);
         let outcome = host.reconcile(&snapshot).await;
         assert!(outcome.is_applied(), "{outcome:?}");
@@ -287,7 +288,7 @@ async fn a_node_that_is_not_accepted_carries_the_guard_alone() {
     assert!(host.kernel.print().contains("unreachable 10.64.0.0/10"));
     // Known, and without accepted keys, is not accepted either.
     let mut known = host.peers();
-    known.insert(peer_name("a"), peer("a", BTreeMap::new()));
+    known.insert(peer_name("a"), Arc::new(peer("a", BTreeMap::new())));
     let outcome = host.reconcile(&snapshot(Some(plan(1)), known)).await;
     assert_eq!(outcome.role, Role::Guard);
 }

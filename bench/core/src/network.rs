@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use tieline_core::cidr::{Prefix, PrefixSet};
 use tieline_core::fleet::Granularity;
 use tieline_core::host::DeviceName;
@@ -96,7 +97,7 @@ pub fn network(segments: u32) -> Result<(NetworkPlan, AcceptedPeers)> {
             sealed: Vec::new(),
             plan_revision: 1,
         };
-        peers.insert(peer, accepted);
+        peers.insert(peer, Arc::new(accepted));
     }
     Ok((plan, peers))
 }

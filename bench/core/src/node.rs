@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use bench_core::network::{PEERS, endpoint, facts, network};
 use bench_core::{SAMPLES, sample};
+use std::sync::Arc;
 use tieline_core::host::diff::Livenesses;
 use tieline_core::host::{DeviceName, diff};
 use tieline_core::node::{node_config, resolve};
@@ -31,7 +32,7 @@ pub(crate) fn measure() -> Result<()> {
         ensure!(changes.is_empty(), "changes without a reason");
     }
     for number in 0..SAMPLES as u32 {
-        let peer = peers.get_mut(&moved).context("no peer")?;
+        let peer = Arc::make_mut(peers.get_mut(&moved).context("no peer")?);
         peer.endpoints = vec![endpoint(PEERS + number)];
         let (wanted, changes) = sample("one peer's change", &work, || {
             let wanted = resolve(&node_config(&plan, &peers, Some(&own)), &facts);

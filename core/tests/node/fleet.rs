@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use tieline_core::cidr::{Prefix, PrefixSet};
 use tieline_core::fleet::Granularity;
 use tieline_core::host::{DeviceKind, DeviceName};
@@ -271,7 +272,7 @@ pub(crate) fn world(shape: &Shape) -> World {
                     };
                     peers.insert(
                         peer,
-                        AcceptedPeer {
+                        Arc::new(AcceptedPeer {
                             node: NodeName::new(node_name.clone()).unwrap(),
                             cluster: cluster_name(cluster),
                             site: site_name(at),
@@ -287,7 +288,7 @@ pub(crate) fn world(shape: &Shape) -> World {
                             }],
                             sealed: Vec::new(),
                             plan_revision: 7,
-                        },
+                        }),
                     );
                 }
                 let mut carry =

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tieline_core::claims::{Accepted, accept};
 use tieline_core::host::DeviceName;
 use tieline_core::ids::PeerName;
@@ -315,7 +316,8 @@ fn a_peer_changes_only_when_something_in_it_changes_and_keeps_its_secrets() {
         recipient: key(42),
         ciphertext: "…".to_owned(),
     };
-    before.get_mut(&peer("shop.a")).unwrap().sealed.push(secret);
+    let holder = Arc::make_mut(before.get_mut(&peer("shop.a")).unwrap());
+    holder.sealed.push(secret);
     // The plan changes, the peers do not.
     world.node("shop", "c", "oslo", &[]);
     let proposal = world.go();

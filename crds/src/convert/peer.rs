@@ -6,6 +6,7 @@ use crate::peer::{
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use tieline_core::host::DeviceName;
 use tieline_core::ids::{NodeId, PeerName};
 use tieline_core::keys::PublicKey;
@@ -16,7 +17,7 @@ use tieline_core::peer::{AcceptedPeer, Claim, Endpoint, Scope};
 ///
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should, or the name when it is not `<cluster>.<node>`.
-pub fn accepted_peer(object: &Peer) -> Result<(PeerName, AcceptedPeer), Invalid> {
+pub fn accepted_peer(object: &Peer) -> Result<(PeerName, Arc<AcceptedPeer>), Invalid> {
     let at = Object::new("Peer", &object.metadata);
     let name: PeerName = at.own_name()?;
     let spec = &object.spec;
@@ -66,7 +67,7 @@ pub fn accepted_peer(object: &Peer) -> Result<(PeerName, AcceptedPeer), Invalid>
         node: id.node,
         cluster: id.cluster,
     };
-    Ok((name, peer))
+    Ok((name, Arc::new(peer)))
 }
 
 /// What the agent claims in a Peer's status; a Peer without status claims nothing.

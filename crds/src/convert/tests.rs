@@ -342,7 +342,7 @@ fn an_accepted_peer_survives_the_round_trip_through_json() {
     };
     let object: Peer = through_json(&Peer::new("shop.eu-1.local", peer_spec(&before)));
     let (name, after) = accepted_peer(&object).unwrap();
-    assert_eq!((name.as_str(), after), ("shop.eu-1.local", before));
+    assert_eq!((name.as_str(), &*after), ("shop.eu-1.local", &before));
 }
 
 #[test]

@@ -3,6 +3,7 @@ use super::*;
 use crypto_box::SecretKey;
 use crypto_box::aead::OsRng;
 use serde_json::json;
+use std::sync::Arc;
 use tieline_core::fleet::Granularity;
 use tieline_core::host::DEFAULT_PORT;
 use tieline_core::ids::Lineage;
@@ -100,7 +101,7 @@ fn peers() -> AcceptedPeers {
                 sealed: Vec::new(),
                 plan_revision: 1,
             };
-            (format!("shop.{node}").parse().unwrap(), peer)
+            (format!("shop.{node}").parse().unwrap(), Arc::new(peer))
         })
         .collect()
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fleet::set;
+use std::sync::Arc;
 use tieline_core::health::PathId;
 use tieline_core::host::{TABLE_GUARD, TABLE_INNER, TABLE_REMOTE};
 use tieline_core::ids::NodeName;
@@ -186,7 +187,8 @@ fn with_granularity_node_every_node_is_a_gateway_without_inner_devices() {
 #[test]
 fn a_peer_without_an_accepted_key_is_absent() {
     let mut world = two_by_two();
-    world.peers.get_mut(&name("paris0-0")).unwrap().keys.clear();
+    let keyless = world.peers.get_mut(&name("paris0-0")).unwrap();
+    Arc::make_mut(keyless).keys.clear();
     let host = host(&world, "berlin0-0");
     assert!(host.devices[&DeviceName::outer(0)].peers.is_empty());
     assert_eq!(
