@@ -4,11 +4,13 @@
 //! the next event or resync tries again. Reading first and writing last means that a host that cannot be read is not
 //! written to.
 
+mod wanted;
+
+use self::wanted::Wanted;
 use crate::contact::Contacts;
 use crate::desired::{Decision, Desired, Mesh, decide};
 use crate::facts::{
-    ApiServer, Paths, Readings, count_paths, dns_names, host_facts, local_facts, server_names,
-    vpn_sessions,
+    ApiServer, Paths, count_paths, dns_names, host_facts, server_names, vpn_sessions,
 };
 use crate::identity::Identity;
 use crate::index::{Own, Snapshot};
@@ -16,15 +18,14 @@ use crate::memory::Memory;
 use crate::names::Answers;
 use crate::platform::{Observation, Platform, Secrets, Surroundings};
 use crate::report::{Outcome, Role, chain};
-use crate::sealed::{Opened, open};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tieline_core::health::{PathStates, path_states};
 use tieline_core::host::HostState;
 use tieline_core::host::diff::{Change, diff};
-use tieline_core::ids::{NodeName, VpnName};
-use tieline_core::node::{node_config, resolve};
+use tieline_core::ids::NodeName;
+use tieline_core::node::Configurator;
 use tieline_core::peer::AcceptedPeers;
 
 /// Numbers that the whole mesh shares, and what the agent knows about its way to the API server.
@@ -49,6 +50,8 @@ pub struct Agent<P> {
     pub memory: Memory,
     own: Own,
     constants: Constants,
+    /// What the kernel is to be.
+    node: Configurator,
     last: Option<LastReading>,
     contacts: Contacts,
 }
@@ -58,6 +61,8 @@ pub struct Agent<P> {
 struct LastReading {
     state: HostState,
     paths: PathStates,
+    /// Whether it was all that was wanted, so that only what is wanted anew can differ while it stays.
+    settled: bool,
     /// Paths whose first handshake is awaited.
     connecting: usize,
     /// Paths and sessions that are not up.
@@ -71,16 +76,6 @@ struct LastReading {
 struct Carried {
     mesh: Mesh,
     peers: Arc<AcceptedPeers>,
-    wanted: HostState,
-}
-
-/// What a node needs and what came of asking for it.
-struct Wanted {
-    state: HostState,
-    secrets: Secrets,
-    role: Role,
-    peers: Arc<AcceptedPeers>,
-    problems: BTreeMap<VpnName, String>,
 }
 
 impl<P: Platform> Agent<P> {
@@ -99,6 +94,7 @@ impl<P: Platform> Agent<P> {
             memory,
             own,
             constants,
+            node: Configurator::default(),
             last: None,
             contacts: Contacts::default(),
         }
@@ -194,10 +190,7 @@ impl<P: Platform> Agent<P> {
         let changes = wanted.as_ref().map_or_else(Vec::new, |wanted| {
             self.platform
                 .unname_outdated(&mut observation.state, &wanted.secrets);
-            if let Some(before) = self.carried() {
-                forget_left_endpoints(&mut observation.state, &before.wanted, &wanted.state);
-            }
-            diff(&observation.state, &observation.liveness, &wanted.state)
+            self.differences(&wanted.turn, &mut observation)
         });
         // IO: write, and read back what was written.
         let after = match &wanted {
@@ -209,16 +202,20 @@ impl<P: Platform> Agent<P> {
         };
         // pure: does it stand?
         if let Some(wanted) = &wanted {
-            conclude(wanted, &after, &mut outcome);
+            conclude(wanted, self.node.state(), &after, &mut outcome);
         }
         // IO (disk): what a restart and the next boot have to know.
         self.remember(&decision.desired, wanted.as_ref(), &outcome);
         outcome.store = self.memory.problems();
         // pure: report.
-        let carried = carried(decision.desired, wanted);
-        let (now, contacts) = (now(), &mut self.contacts);
-        let last = report(carried, after, surroundings, contacts, now, &mut outcome);
-        self.last = Some(last);
+        self.report(
+            decision.desired,
+            wanted,
+            after,
+            surroundings,
+            now(),
+            &mut outcome,
+        );
         outcome
     }
 
@@ -236,8 +233,9 @@ impl<P: Platform> Agent<P> {
         let paths = path_states(&observation.liveness);
         let connecting = match &last.carried {
             Some(carried) => {
-                self.contacts.update(&carried.wanted, &paths, now);
-                carried.count(&paths, &self.contacts, now).connecting
+                self.contacts.update(self.node.state(), &paths, now);
+                let count = carried.count(self.node.state(), &paths, &self.contacts, now);
+                count.connecting
             }
             None => 0,
         };
@@ -248,11 +246,7 @@ impl<P: Platform> Agent<P> {
     ///
     /// What fails here is missing at the next look, and a reconcile puts it back.
     pub async fn retry_contacts(&mut self, now: Instant) {
-        let last = self.last.as_ref();
-        let Some(carried) = last.and_then(|last| last.carried.as_ref()) else {
-            return;
-        };
-        let changes = self.contacts.retry(&carried.wanted, now);
+        let changes = self.contacts.retry(self.node.state(), now);
         if changes.is_empty() {
             return;
         }
@@ -313,61 +307,6 @@ impl<P: Platform> Agent<P> {
         Ok((observation, surroundings))
     }
 
-    fn wanted(
-        &self,
-        desired: &Desired,
-        observation: &Observation,
-        surroundings: &Surroundings,
-        names: &Answers,
-    ) -> Option<Wanted> {
-        let mesh = match desired {
-            Desired::Unknown => return None,
-            Desired::Withdrawn => {
-                return Some(Wanted {
-                    state: HostState::default(),
-                    secrets: Secrets::default(),
-                    role: Role::Withdrawn,
-                    peers: Arc::default(),
-                    problems: BTreeMap::new(),
-                });
-            }
-            Desired::Mesh(mesh) => mesh,
-        };
-        let peers = mesh.peers();
-        let own = self.own.find(&mesh.inputs.local);
-        let Opened {
-            secrets,
-            public_keys,
-            problems,
-        } = open(&mesh.inputs.plan, own.map(|(_, peer)| peer), &self.identity);
-        let mut keys = self.identity.public_keys();
-        keys.extend(public_keys);
-        // Before the first Peer, a name that was configured says at least to which cluster this node belongs.
-        let name = own
-            .map(|(name, _)| name.clone())
-            .or_else(|| self.own.peer_name());
-        let config = node_config(&mesh.inputs.plan, &peers, name.as_ref());
-        let facts = local_facts(Readings {
-            observation,
-            surroundings,
-            keys,
-            names: names.clone(),
-            seen: &self.memory.seen().endpoints,
-            api_servers: &self.constants.api_servers,
-            first_port: self.constants.first_port,
-            fwmark: self.constants.fwmark,
-        });
-        // A Peer without accepted keys is known, and nobody can talk to it yet.
-        let accepted = own.is_some_and(|(_, peer)| !peer.keys.is_empty());
-        Some(Wanted {
-            state: resolve(&config, &facts),
-            secrets,
-            role: if accepted { Role::Member } else { Role::Guard },
-            peers,
-            problems,
-        })
-    }
-
     async fn write(
         &mut self,
         changes: &[Change],
@@ -396,14 +335,54 @@ impl<P: Platform> Agent<P> {
         }
     }
 
+    /// Completes what is told, and keeps what the next look compares with.
+    fn report(
+        &mut self,
+        desired: Desired,
+        wanted: Option<Wanted>,
+        after: Observation,
+        surroundings: Surroundings,
+        now: Instant,
+        outcome: &mut Outcome,
+    ) {
+        let paths = path_states(&after.liveness);
+        let settled = wanted.as_ref().is_some_and(|it| it.paths == paths) && outcome.is_applied();
+        let carried = match (desired, wanted) {
+            (Desired::Mesh(mesh), Some(Wanted { peers, .. })) => Some(Carried { mesh, peers }),
+            _ => None,
+        };
+        match &carried {
+            Some(carried) => {
+                let (state, contacts) = (self.node.state(), &mut self.contacts);
+                contacts.update(state, &paths, now);
+                outcome.paths = carried.count(state, &paths, contacts, now);
+                outcome.sessions = vpn_sessions(state, &paths);
+            }
+            None => self.contacts = Contacts::default(),
+        }
+        outcome
+            .forward_drops
+            .clone_from(&surroundings.foreign_forward_drops);
+        let silent = outcome.sessions.values().filter(|up| !**up).count();
+        self.last = Some(LastReading {
+            state: after.state,
+            settled,
+            paths,
+            connecting: outcome.paths.connecting,
+            missing: outcome.paths.total - outcome.paths.up + silent,
+            surroundings,
+            carried,
+        });
+    }
+
     /// Writes down what came of a reconcile. Trouble with it is a part of the memory.
     fn remember(&mut self, desired: &Desired, wanted: Option<&Wanted>, outcome: &Outcome) {
         match (desired, wanted) {
-            (Desired::Mesh(mesh), Some(wanted)) => {
+            (Desired::Mesh(mesh), Some(_)) => {
                 let failed = self.memory.problems().contains_key("guard");
                 if outcome.writes > 0 || self.carried().is_none() || failed {
                     // The next boot is closed before the agent runs.
-                    self.memory.note_guard(&wanted.state);
+                    self.memory.note_guard(self.node.state());
                 }
                 if outcome.is_applied() {
                     self.memory.note_applied(mesh.inputs.plan.revision);
@@ -416,82 +395,26 @@ impl<P: Platform> Agent<P> {
 }
 
 impl Carried {
-    fn count(&self, paths: &PathStates, contacts: &Contacts, now: Instant) -> Paths {
+    fn count(
+        &self,
+        wanted: &HostState,
+        paths: &PathStates,
+        contacts: &Contacts,
+        now: Instant,
+    ) -> Paths {
         let is_connecting = |path| contacts.is_connecting(path, now);
-        count_paths(
-            &self.mesh.inputs.plan,
-            &self.peers,
-            &self.wanted,
-            paths,
-            is_connecting,
-        )
+        let plan = &self.mesh.inputs.plan;
+        count_paths(plan, &self.peers, wanted, paths, is_connecting)
     }
-}
-
-fn carried(desired: Desired, wanted: Option<Wanted>) -> Option<Carried> {
-    let (Desired::Mesh(mesh), Some(wanted)) = (desired, wanted) else {
-        return None;
-    };
-    Some(Carried {
-        mesh,
-        peers: wanted.peers,
-        wanted: wanted.state,
-    })
 }
 
 /// What this node is now, and what differs still after everything was written.
-fn conclude(wanted: &Wanted, after: &Observation, outcome: &mut Outcome) {
+fn conclude(wanted: &Wanted, state: &HostState, after: &Observation, outcome: &mut Outcome) {
     outcome.role = wanted.role;
     outcome.secrets.clone_from(&wanted.problems);
     if outcome.writes > 0 {
-        let differs = diff(&after.state, &after.liveness, &wanted.state);
+        let differs = diff(&after.state, &after.liveness, state);
         outcome.remaining = differs.iter().map(ToString::to_string).collect();
-    }
-}
-
-/// Completes what is told, and gives what the next look compares with.
-fn report(
-    carried: Option<Carried>,
-    after: Observation,
-    surroundings: Surroundings,
-    contacts: &mut Contacts,
-    now: Instant,
-    outcome: &mut Outcome,
-) -> LastReading {
-    let paths = path_states(&after.liveness);
-    match &carried {
-        Some(carried) => {
-            contacts.update(&carried.wanted, &paths, now);
-            outcome.paths = carried.count(&paths, contacts, now);
-            outcome.sessions = vpn_sessions(&carried.wanted, &paths);
-        }
-        None => *contacts = Contacts::default(),
-    }
-    outcome
-        .forward_drops
-        .clone_from(&surroundings.foreign_forward_drops);
-    let silent = outcome.sessions.values().filter(|up| !**up).count();
-    LastReading {
-        state: after.state,
-        paths,
-        connecting: outcome.paths.connecting,
-        missing: outcome.paths.total - outcome.paths.up + silent,
-        surroundings,
-        carried,
-    }
-}
-
-/// A living session is left where its peer was heard last, unless that is the address that the peer has just left: then
-/// nothing would be heard any more, and waiting for the session to die would take minutes.
-fn forget_left_endpoints(observed: &mut HostState, before: &HostState, wanted: &HostState) {
-    for (name, device) in &mut observed.devices {
-        for (key, peer) in &mut device.peers {
-            let endpoint = |state: &HostState| state.devices.get(name)?.peers.get(key)?.endpoint;
-            let (old, new) = (endpoint(before), endpoint(wanted));
-            if new.is_some() && new != old && peer.endpoint == old {
-                peer.endpoint = None;
-            }
-        }
     }
 }
 

@@ -27,6 +27,7 @@
 pub mod check;
 pub mod cidr;
 pub mod claims;
+mod differences;
 pub mod fleet;
 pub mod health;
 pub mod host;

@@ -56,7 +56,8 @@ impl NetworkPlan {
     /// The site of a name.
     #[must_use]
     pub fn site(&self, name: &SiteName) -> Option<&PlanSite> {
-        self.sites.iter().find(|site| site.name == *name)
+        let at = self.sites.binary_search_by(|own| own.name.cmp(name));
+        Some(&self.sites[at.ok()?])
     }
 
     /// The cluster of a name.

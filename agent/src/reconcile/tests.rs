@@ -5,6 +5,7 @@ use crate::contact::PATIENCE;
 use crate::fixture::{attachment, own, peer, peer_name, peers, plan, prefix, sealed, snapshot};
 use crate::platform::fake::Fake;
 use crate::store::{FileKind, LastGood, Store};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tieline_core::health::Liveness;
 use tieline_core::host::DeviceName;
@@ -211,6 +212,28 @@ async fn a_living_session_follows_its_peer_to_a_new_endpoint_but_stays_where_it_
     let snapshot = moved(&host, "198.51.100.10");
     host.reconcile(&snapshot).await;
     assert_eq!(at(&host), "203.0.113.7");
+    let dead = Liveness {
+        handshake_age: Some(Duration::from_secs(200)),
+        ..Liveness::default()
+    };
+    host.kernel.enliven(device, key, dead);
+    host.reconcile(&snapshot).await;
+    assert_eq!(at(&host), "198.51.100.10");
+}
+
+#[tokio::test]
+async fn what_somebody_undoes_is_put_back_though_only_one_peer_has_news() {
+    let mut host = Host::new();
+    host.apply(1).await;
+    host.apply(1).await;
+    let routes = host.kernel.state().routes;
+    host.kernel.damage(|state| state.routes.clear());
+    let mut peers = host.peers();
+    let endpoint = Endpoint::parse("198.51.100.9", Scope::Public).unwrap();
+    Arc::make_mut(peers.get_mut(&peer_name("c")).unwrap()).endpoints = vec![endpoint];
+    let outcome = host.reconcile(&snapshot(Some(plan(1)), peers)).await;
+    assert!(outcome.is_applied(), "{outcome:?}");
+    assert_eq!(host.kernel.state().routes, routes);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use super::{
     Device, DeviceName, HostState, Route, RouteKey, Rule, Target, WgPeer, firewall::Ruleset,
 };
 use crate::cidr::{Prefix, PrefixSet};
+use crate::differences::differences;
 pub use crate::health::Livenesses;
 use crate::health::{Liveness, PathId, PathState};
 use crate::keys::PublicKey;
@@ -73,7 +74,9 @@ pub enum Change {
 #[must_use]
 pub fn diff(observed: &HostState, liveness: &Livenesses, wanted: &HostState) -> Vec<Change> {
     let mut changes = Vec::new();
-    put_routes(observed, wanted, &mut changes, is_guard);
+    let routes: Vec<Differing<'_>> =
+        differences(&observed.routes, &wanted.routes, Route::eq).collect();
+    put_routes(&routes, &mut changes, is_guard);
     let new_rules = wanted.rules.difference(&observed.rules).cloned();
     changes.extend(new_rules.map(Change::AddRule));
     if let Some(firewall) = &wanted.firewall
@@ -89,61 +92,61 @@ pub fn diff(observed: &HostState, liveness: &Livenesses, wanted: &HostState) -> 
         put_addresses(observed, name, device, &mut changes);
         put_peers(observed, liveness, name, device, &mut early, &mut changes);
     }
-    put_routes(observed, wanted, &mut changes, |route| !is_guard(route));
-    remove_routes(observed, wanted, &mut changes, |route| !is_guard(route));
+    put_routes(&routes, &mut changes, |route| !is_guard(route));
+    remove_routes(&routes, &mut changes, |route| !is_guard(route));
     for (&name, device) in &observed.devices {
         remove_from_device(wanted, name, device, &early, &mut changes);
     }
     let mut old_rules: Vec<Rule> = observed.rules.difference(&wanted.rules).cloned().collect();
     old_rules.reverse();
     changes.extend(old_rules.into_iter().map(Change::RemoveRule));
-    remove_routes(observed, wanted, &mut changes, is_guard);
+    remove_routes(&routes, &mut changes, is_guard);
     if wanted.firewall.is_none() && observed.firewall.is_some() {
         changes.push(Change::RemoveFirewall);
     }
     changes
 }
 
+/// The changes for these peers and routes alone, where everything else is known to be as it is wanted.
+#[must_use]
+pub fn diff_parts(
+    observed: &HostState,
+    liveness: &Livenesses,
+    wanted: &HostState,
+    paths: &BTreeSet<PathId>,
+    routes: &BTreeSet<RouteKey>,
+) -> Vec<Change> {
+    let [observed, wanted] = [observed, wanted].map(|state| state.only(paths, routes));
+    diff(&observed, liveness, &wanted)
+}
+
 fn is_guard(route: &Route) -> bool {
     !matches!(route.target, Target::Devices(_))
 }
 
+/// A route that is not as wanted: as observed, and as wanted.
+type Differing<'a> = (&'a RouteKey, Option<&'a Route>, Option<&'a Route>);
+
 /// What is thrown back to the host comes before what is made unreachable, so that the CNI never waits in between.
-fn put_routes(
-    observed: &HostState,
-    wanted: &HostState,
-    changes: &mut Vec<Change>,
-    which: fn(&Route) -> bool,
-) {
-    let mut late = Vec::new();
-    for (key, route) in wanted.routes.iter().filter(|(_, route)| which(route)) {
-        if observed.routes.get(key) == Some(route) {
-            continue;
-        }
-        let change = Change::PutRoute(*key, route.clone());
-        if route.target == Target::Unreachable {
-            late.push(change);
-        } else {
-            changes.push(change);
-        }
-    }
-    changes.append(&mut late);
+fn put_routes(routes: &[Differing<'_>], changes: &mut Vec<Change>, which: fn(&Route) -> bool) {
+    let wanted = routes.iter().filter_map(|(key, _, wanted)| {
+        let route = wanted.filter(|route| which(route))?;
+        Some((**key, route))
+    });
+    let (late, first): (Vec<_>, Vec<_>) =
+        wanted.partition(|(_, route)| route.target == Target::Unreachable);
+    let ordered = first.into_iter().chain(late);
+    changes.extend(ordered.map(|(key, route)| Change::PutRoute(key, route.clone())));
 }
 
-fn remove_routes(
-    observed: &HostState,
-    wanted: &HostState,
-    changes: &mut Vec<Change>,
-    which: fn(&Route) -> bool,
-) {
-    let gone = |key: &RouteKey| !wanted.routes.contains_key(key);
-    let old = observed
-        .routes
-        .iter()
-        .filter(|(key, route)| gone(key) && which(route));
+fn remove_routes(routes: &[Differing<'_>], changes: &mut Vec<Change>, which: fn(&Route) -> bool) {
+    let old = routes.iter().filter_map(|(key, found, wanted)| {
+        let route = found.filter(|route| wanted.is_none() && which(route))?;
+        Some((**key, route))
+    });
     let (first, late): (Vec<_>, Vec<_>) =
         old.partition(|(_, route)| route.target == Target::Unreachable);
-    let keys = first.into_iter().chain(late).map(|(key, _)| *key);
+    let keys = first.into_iter().chain(late).map(|(key, _)| key);
     changes.extend(keys.map(Change::RemoveRoute));
 }
 
@@ -236,8 +239,10 @@ fn put_peers(
     };
     let mut finals = Vec::new();
     let mut gained: Vec<Prefix> = Vec::new();
-    for (&key, peer) in &device.peers {
-        let before = found.get(&key);
+    for (&key, before, peer) in differences(found, &device.peers, WgPeer::eq) {
+        let Some(peer) = peer else {
+            continue;
+        };
         let seen = liveness.get(&PathId::new(name, key));
         let alive = seen.and_then(Liveness::judge) == Some(PathState::Up);
         let endpoint = new_endpoint(before, alive, peer.endpoint);
@@ -263,8 +268,8 @@ fn put_peers(
     }
     // A prefix belongs to one peer of a device. Whoever holds one that another peer gains gives it up first.
     let gained: PrefixSet = gained.into_iter().collect();
-    for (&key, before) in found {
-        let loses = |prefix: Prefix| gained.overlapping(prefix).is_some();
+    let loses = |prefix: Prefix| gained.overlapping(prefix).is_some();
+    for (&key, before) in found.iter().filter(|_| !gained.is_empty()) {
         if !before.allowed_ips.iter().any(loses) {
             continue;
         }
@@ -314,8 +319,11 @@ fn remove_from_device(
         changes.push(Change::RemoveDevice(name));
         return;
     };
-    let gone = |key: &PublicKey| !kept.peers.contains_key(key) && !removed.contains(&(name, *key));
-    let keys = device.peers.keys().copied().filter(gone);
+    let both = |_: &WgPeer, _: &WgPeer| true;
+    let gone = differences(&device.peers, &kept.peers, both)
+        .filter(|(_, _, kept)| kept.is_none())
+        .map(|(key, _, _)| *key);
+    let keys = gone.filter(|key| !removed.contains(&(name, *key)));
     changes.extend(keys.map(|key| Change::RemovePeer { device: name, key }));
 }
 

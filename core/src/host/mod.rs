@@ -22,6 +22,7 @@ pub use device::{DeviceKind, DeviceName};
 pub use diff::{Change, diff};
 
 use crate::cidr::{Family, Prefix, PrefixSet};
+use crate::health::PathId;
 use crate::ids::VpnName;
 use crate::keys::PublicKey;
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,31 @@ pub struct HostState {
     pub firewall: Option<firewall::Ruleset>,
     /// Sysctls by their path below /proc/sys with `/` as separator, like `net/ipv4/ip_forward`.
     pub sysctls: BTreeMap<String, String>,
+}
+
+impl HostState {
+    /// These peers and routes alone: devices stand without addresses, and of everything else there is nothing.
+    fn only(&self, paths: &BTreeSet<PathId>, routes: &BTreeSet<RouteKey>) -> Self {
+        let mut part = Self::default();
+        for path in paths {
+            let Some(device) = self.devices.get(&path.device) else {
+                continue;
+            };
+            let held = part.devices.entry(path.device).or_insert_with(|| Device {
+                key: device.key.clone(),
+                addresses: BTreeSet::new(),
+                peers: BTreeMap::new(),
+                ..*device
+            });
+            let peer = device.peers.get(&path.far);
+            held.peers.extend(peer.map(|peer| (path.far, peer.clone())));
+        }
+        let held = routes
+            .iter()
+            .filter_map(|key| self.routes.get_key_value(key));
+        part.routes = held.map(|(key, route)| (*key, route.clone())).collect();
+        part
+    }
 }
 
 /// A WireGuard device.

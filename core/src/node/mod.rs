@@ -2,27 +2,33 @@
 //!
 //! Two steps. [`node_config`] is symbolic: it names every candidate rail in order and leaves MTUs, underlay devices and
 //! addresses of DNS names open. [`resolve()`] fills in what only the host knows ([`LocalFacts`]). Both are pure, so the
-//! CLI and the tests compute any node's configuration offline.
+//! CLI and the tests compute any node's configuration offline. An agent asks for both again and again: [`Configurator`] carries their
+//! answer from one look to the next.
 //!
 //! | module | what it decides |
 //! |---|---|
 //! | [`config`] | nothing: the symbolic configuration as data |
 //! | `reach` | who reaches whom: directly, through the transit site, at which endpoints |
 //! | `build` | devices, peers and remote routes of a gateway and of another node |
+//! | `part` | nothing: what one other node or segment adds to a configuration, as data |
 //! | `guard` | what stays unreachable, and what stays the host's |
 //! | `numbers` | the order of policy rules, and the keepalive |
 //! | `resolve` | next hops by health, MTUs, endpoints, sysctls |
 //! | `chains` | the firewall's rules |
+//! | `configurator` | which parts of a wanted state have to be made again |
 
 mod build;
 mod chains;
 pub mod config;
+mod configurator;
 mod guard;
 mod numbers;
+mod part;
 mod reach;
 mod resolve;
 
 pub use config::NodeConfig;
+pub use configurator::{Configurator, Inputs, Touched, Turn};
 pub use numbers::{KEEPALIVE, PREF_CNI, PREF_ENCRYPTED, PREF_GUARD, PREF_INNER, PREF_REMOTE};
 pub use resolve::resolve;
 
@@ -86,12 +92,8 @@ pub fn node_config(
     peers: &AcceptedPeers,
     own: Option<&PeerName>,
 ) -> NodeConfig {
-    let member = own.and_then(|name| {
-        let accepted = peers.get(name)?;
-        Some((name, accepted, plan.segment(&accepted.segment)?))
-    });
-    if let Some((name, accepted, segment)) = member {
-        return build::node(plan, peers, name, accepted, segment);
+    if let Some(view) = own.and_then(|name| build::View::new(plan, peers, name)) {
+        return view.draft().config;
     }
     let cluster = own.and_then(|name| {
         let (cluster, _) = name.as_str().split_once('.')?;

@@ -3,7 +3,6 @@
 use crate::ids::SiteName;
 use crate::network_plan::{NetworkPlan, PlanSite, Segment};
 use crate::peer::{AcceptedPeer, Endpoint, EndpointHost, Scope};
-use std::collections::BTreeMap;
 
 /// How one segment reaches another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,26 +15,23 @@ pub(super) enum Way<'a> {
     None,
 }
 
-/// Answers about reachability, indexed once for a plan.
+/// Answers about reachability.
 pub(super) struct Reach<'a> {
-    sites: BTreeMap<&'a SiteName, &'a PlanSite>,
+    plan: &'a NetworkPlan,
     transit: Option<&'a Segment>,
 }
 
 impl<'a> Reach<'a> {
     pub(super) fn new(plan: &'a NetworkPlan) -> Self {
-        let at_transit = |segment: &&Segment| Some(&segment.site) == plan.transit.as_ref();
-        Self {
-            sites: plan.sites.iter().map(|site| (&site.name, site)).collect(),
-            transit: plan
-                .segments
-                .iter()
-                .find(|segment| at_transit(segment) && !segment.gateways.is_empty()),
-        }
+        let transit = plan.transit.as_ref().and_then(|site| {
+            let there = |it: &&Segment| it.site == *site && !it.gateways.is_empty();
+            plan.segments.iter().find(there)
+        });
+        Self { plan, transit }
     }
 
     pub(super) fn site(&self, name: &SiteName) -> Option<&'a PlanSite> {
-        self.sites.get(name).copied()
+        self.plan.site(name)
     }
 
     /// Whether gateways of a site can be dialled from other sites.

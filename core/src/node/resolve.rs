@@ -7,7 +7,7 @@ use crate::claims::{is_link_local, judge_address};
 use crate::health::{PathId, PathState};
 use crate::host::{
     Device, DeviceName, HostState, METRIC_GUARD, METRIC_REMOTE, Route, RouteKey, Rule, Selector,
-    TABLE_GUARD, TABLE_MAIN, TABLE_REMOTE, Target, WgPeer,
+    TABLE_GUARD, TABLE_INNER, TABLE_MAIN, TABLE_REMOTE, Target, WgPeer,
 };
 use crate::keys::PublicKey;
 use crate::peer::{Endpoint, EndpointHost};
@@ -54,7 +54,7 @@ pub fn resolve(config: &NodeConfig, facts: &LocalFacts) -> HostState {
                 .map(|(&index, _)| index)
                 .collect(),
             devices.keys().copied().collect(),
-            &host.native_addresses(),
+            &host.native,
         )),
         sysctls: host.sysctls(&devices),
         devices,
@@ -125,18 +125,22 @@ fn forget_ipv6(config: &mut NodeConfig) {
         .retain(|key, _| key.prefix.family() != Family::V6);
 }
 
-struct Host<'a> {
+/// What a host makes of a configuration whose site is settled.
+pub(super) struct Host<'a> {
     config: &'a NodeConfig,
     facts: &'a LocalFacts,
+    /// Addresses inside super-nets that are the host's own affair: its API servers.
+    native: PrefixSet,
     /// Where no endpoint's name may lead.
     closed: PrefixSet,
 }
 
 impl<'a> Host<'a> {
-    fn new(config: &'a NodeConfig, facts: &'a LocalFacts) -> Self {
+    pub(super) fn new(config: &'a NodeConfig, facts: &'a LocalFacts) -> Self {
         let mut host = Self {
             config,
             facts,
+            native: native_addresses(config, facts),
             closed: PrefixSet::new(),
         };
         if !facts.resolved.is_empty() {
@@ -149,7 +153,7 @@ impl<'a> Host<'a> {
     /// CNI. Encrypted packets to these would go round in circles or be dropped.
     fn reached_in_tunnels(&self) -> PrefixSet {
         let firewall = &self.config.firewall;
-        let native = firewall.native.union(&self.native_addresses());
+        let native = firewall.native.union(&self.native);
         let pods = self
             .config
             .rules
@@ -180,7 +184,7 @@ impl<'a> Host<'a> {
     }
 
     /// The active hop of each VPN, by index in [`NodeConfig::vpns`].
-    fn active_vpns(&self) -> BTreeMap<usize, Hop> {
+    pub(super) fn active_vpns(&self) -> BTreeMap<usize, Hop> {
         let vpns = self.config.vpns.iter().enumerate();
         vpns.filter_map(|(index, vpn)| Some((index, self.sticky(&vpn.candidates)?)))
             .collect()
@@ -231,7 +235,7 @@ impl<'a> Host<'a> {
         devices
     }
 
-    fn peer(
+    pub(super) fn peer(
         &self,
         device: DeviceName,
         key: PublicKey,
@@ -320,49 +324,12 @@ impl<'a> Host<'a> {
         rules
     }
 
-    /// Addresses inside super-nets that are the host's own affair: its API servers.
-    fn native_addresses(&self) -> PrefixSet {
-        let servers = self
-            .facts
-            .api_servers
-            .iter()
-            .map(|&address| Prefix::host(address));
-        let (planned, families) = (&self.config.firewall.planned, &self.config.families);
-        servers
-            .filter(|&prefix| families.contains(&prefix.family()) && planned.contains(prefix))
-            .collect()
-    }
-
     fn routes(&self, devices: &BTreeMap<DeviceName, Device>) -> BTreeMap<RouteKey, Route> {
-        let mut routes = BTreeMap::new();
-        for (&key, target) in &self.config.routes {
-            let route = match target {
-                ConfigTarget::Unreachable => Route::bare(Target::Unreachable),
-                ConfigTarget::Throw => Route::bare(Target::Throw),
-                ConfigTarget::Hops {
-                    policy,
-                    hops,
-                    fallback,
-                } => {
-                    let chosen = self.choose(*policy, hops, fallback);
-                    let mtu = chosen
-                        .iter()
-                        .filter_map(|name| Some(devices.get(name)?.mtu))
-                        .min();
-                    if chosen.is_empty() {
-                        continue;
-                    }
-                    let family = key.prefix.family();
-                    Route {
-                        target: Target::Devices(chosen.into_iter().collect()),
-                        source: self.config.mesh.get(&family).copied(),
-                        mtu,
-                    }
-                }
-            };
-            routes.insert(key, route);
-        }
-        for prefix in self.native_addresses().iter() {
+        let routes = self.config.routes.iter();
+        let mut routes: BTreeMap<RouteKey, Route> = routes
+            .filter_map(|(&key, target)| Some((key, self.route(key, Some(target), devices)?)))
+            .collect();
+        for prefix in self.native.iter() {
             for table in [TABLE_REMOTE, TABLE_GUARD] {
                 let key = RouteKey {
                     table,
@@ -373,6 +340,41 @@ impl<'a> Host<'a> {
             }
         }
         routes
+    }
+
+    /// What the route of a key is, by the configuration's `target` for it; `None`: no route.
+    pub(super) fn route(
+        &self,
+        key: RouteKey,
+        target: Option<&ConfigTarget>,
+        devices: &BTreeMap<DeviceName, Device>,
+    ) -> Option<Route> {
+        // What is the host's own affair is thrown back to it, whatever the configuration has in its place.
+        let is_remote = key.metric == METRIC_REMOTE && key.table != TABLE_INNER;
+        if is_remote && self.native.iter().any(|native| native == key.prefix) {
+            return Some(Route::bare(Target::Throw));
+        }
+        let (policy, hops, fallback) = match target? {
+            ConfigTarget::Unreachable => return Some(Route::bare(Target::Unreachable)),
+            ConfigTarget::Throw => return Some(Route::bare(Target::Throw)),
+            ConfigTarget::Hops {
+                policy,
+                hops,
+                fallback,
+            } => (*policy, hops, fallback),
+        };
+        let chosen = self.choose(policy, hops, fallback);
+        if chosen.is_empty() {
+            return None;
+        }
+        let mtus = chosen
+            .iter()
+            .filter_map(|name| Some(devices.get(name)?.mtu));
+        Some(Route {
+            mtu: mtus.min(),
+            target: Target::Devices(chosen.into_iter().collect()),
+            source: self.config.mesh.get(&key.prefix.family()).copied(),
+        })
     }
 
     /// The devices of the next hops to use: the healthy ones; if there is none, those not tried yet; if there is none, a
@@ -452,6 +454,18 @@ impl<'a> Host<'a> {
         }
         sysctls
     }
+}
+
+/// Addresses of API servers inside super-nets.
+fn native_addresses(config: &NodeConfig, facts: &LocalFacts) -> PrefixSet {
+    let servers = facts
+        .api_servers
+        .iter()
+        .map(|&address| Prefix::host(address));
+    let planned = &config.firewall.planned;
+    servers
+        .filter(|&prefix| config.families.contains(&prefix.family()) && planned.contains(prefix))
+        .collect()
 }
 
 #[cfg(test)]

@@ -32,18 +32,21 @@ pub struct PlanTooLarge {
 pub fn network_plan(object: &crate::NetworkPlan) -> Result<core::NetworkPlan, Invalid> {
     let at = Object::new("NetworkPlan", &object.metadata);
     let spec = &object.spec;
+    let clusters = each(&spec.clusters, "spec.clusters", |field, it| {
+        cluster(at, field, it)
+    })?;
+    let sites = each(&spec.sites, "spec.sites", |field, it| site(at, field, it))?;
+    let segments = each(&spec.segments, "spec.segments", |field, it| {
+        segment(at, field, it)
+    })?;
     Ok(core::NetworkPlan {
         link: at.parse("spec.link", &spec.link)?,
         lineage: at.parse("spec.lineage", &spec.lineage)?,
         revision: spec.revision,
         super_nets: at.parse_all("spec.superNets", &spec.super_nets)?,
-        clusters: each(&spec.clusters, "spec.clusters", |field, it| {
-            cluster(at, field, it)
-        })?,
-        sites: each(&spec.sites, "spec.sites", |field, it| site(at, field, it))?,
-        segments: each(&spec.segments, "spec.segments", |field, it| {
-            segment(at, field, it)
-        })?,
+        clusters: sorted(clusters, |it| &it.name),
+        sites: sorted(sites, |it| &it.name),
+        segments: sorted(segments, |it| &it.name),
         vpns: each(&spec.vpns, "spec.vpns", |field, it| vpn(at, field, it))?,
         bypass: at.parse_all("spec.bypass", &spec.bypass)?,
         transit: spec
@@ -68,6 +71,12 @@ fn each<S, T>(
         .enumerate()
         .map(|(index, spec)| read(&format!("{field}[{index}]"), spec))
         .collect()
+}
+
+/// Whoever wrote the object may have listed in any order; a plan is searched by name.
+fn sorted<T, N: Ord>(mut list: Vec<T>, name: impl Fn(&T) -> &N) -> Vec<T> {
+    list.sort_by(|one, other| name(one).cmp(name(other)));
+    list
 }
 
 fn cluster(at: Object<'_>, field: &str, spec: &PlanCluster) -> Result<core::PlanCluster, Invalid> {

@@ -290,6 +290,16 @@ fn a_plan_survives_the_round_trip_through_json() {
 }
 
 #[test]
+fn a_plan_that_lists_in_another_order_is_read_in_order_of_names() {
+    let before = plan(3);
+    let mut object = NetworkPlan::new("acme", plan_spec(&before).unwrap());
+    object.spec.segments.reverse();
+    object.spec.sites.reverse();
+    object.spec.clusters.reverse();
+    assert_eq!(network_plan(&object).unwrap(), before);
+}
+
+#[test]
 fn a_plan_of_900_kib_or_less_is_written_and_a_larger_one_refused_with_its_size() {
     let too_large = plan_spec(&plan(20_000)).unwrap_err();
     assert!(too_large.bytes > crate::network_plan::MAX_PLAN_BYTES);
