@@ -280,8 +280,8 @@ pub struct PrefixSet(Vec<Prefix>);
 impl PrefixSet {
     /// The empty set.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self(Vec::new())
     }
 
     /// Whether no address is in it.

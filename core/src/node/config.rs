@@ -4,6 +4,7 @@
 //! addresses of DNS names are left open for [`super::resolve()`].
 
 use crate::cidr::{Family, PrefixSet};
+use crate::host::firewall::SetName;
 use crate::host::{DeviceName, KeySource, RouteKey, Rule};
 use crate::ids::{PeerName, SiteName, VpnName};
 use crate::keys::PublicKey;
@@ -134,24 +135,27 @@ pub struct ConfigVpn {
 /// What the firewall's chains are made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigFirewall {
-    /// All super-nets.
-    pub planned: PrefixSet,
-    /// Planned, and yet reached on the underlay.
-    pub native: PrefixSet,
-    /// What this node keeps connection state for (and the prefixes of VPNs that it is active for).
-    pub stateful: PrefixSet,
-    /// Own segment, own site, own services: among these the CNI's translation stays.
-    pub own: PrefixSet,
-    /// The own site's ranges.
-    pub site: PrefixSet,
-    /// The own site's ranges that are exported through this gateway.
-    pub lan: PrefixSet,
-    /// Service ranges that this gateway delivers.
-    pub services: PrefixSet,
+    /// The sets that the plan alone decides; what is not in here is empty.
+    pub sets: BTreeMap<SetName, PrefixSet>,
     /// Prefixes of segments that reach each other only through this gateway, by their site.
     pub transit: BTreeMap<SiteName, PrefixSet>,
     /// Own rank, when this node is a gateway.
     pub rank: Option<u8>,
+}
+
+impl ConfigFirewall {
+    /// What a set holds.
+    #[must_use]
+    pub fn set(&self, name: SetName) -> &PrefixSet {
+        static EMPTY: PrefixSet = PrefixSet::new();
+        self.sets.get(&name).unwrap_or(&EMPTY)
+    }
+
+    /// Adds to a set.
+    pub fn add(&mut self, name: SetName, prefixes: &PrefixSet) {
+        let held = self.sets.entry(name).or_default();
+        *held = held.union(prefixes);
+    }
 }
 
 /// What a node would keep native if it were in a site.

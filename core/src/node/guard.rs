@@ -2,10 +2,11 @@
 //!
 //! Every node has it, also one whose peer is not accepted yet; then it is all that there is.
 
-use super::config::{ConfigTarget, NodeConfig, SiteCandidate};
+use super::config::{ConfigFirewall, ConfigTarget, NodeConfig, SiteCandidate};
 use super::numbers::{PREF_CNI, PREF_GUARD, PREF_REMOTE};
 use super::reach::Reach;
 use crate::cidr::{Prefix, PrefixSet};
+use crate::host::firewall::SetName;
 use crate::host::{
     METRIC_GUARD, METRIC_REMOTE, RouteKey, Rule, Selector, TABLE_GUARD, TABLE_INNER, TABLE_MAIN,
     TABLE_REMOTE,
@@ -29,7 +30,7 @@ pub(super) struct Guard {
     inner: PrefixSet,
     /// ... except to its own.
     here: PrefixSet,
-    firewall: super::config::ConfigFirewall,
+    firewall: ConfigFirewall,
 }
 
 impl Guard {
@@ -77,12 +78,22 @@ impl Guard {
             }
         };
         let firewall = &mut guard.firewall;
-        firewall.native = native_site.union(&segment_pods).union(&plan.bypass);
-        firewall.own = nearby.union(&site).union(&services).union(&segment_pods);
-        firewall.lan = only_gateway(&[Class::Lan]);
-        firewall.services = only_gateway(&[Class::Service]);
-        firewall.stateful = node_pods.union(&mesh).union(&services).union(&firewall.lan);
-        firewall.site = site;
+        let lan = only_gateway(&[Class::Lan]);
+        for (name, parts) in [
+            (
+                SetName::Native,
+                vec![&native_site, &segment_pods, &plan.bypass],
+            ),
+            (SetName::Own, vec![&nearby, &site, &services, &segment_pods]),
+            (SetName::Stateful, vec![&node_pods, &mesh, &services, &lan]),
+            (SetName::Lan, vec![&lan]),
+            (SetName::Services, vec![&only_gateway(&[Class::Service])]),
+            (SetName::Site, vec![&site]),
+        ] {
+            for part in parts {
+                firewall.add(name, part);
+            }
+        }
         firewall.rank = rank;
         if rank.is_some() && reach.is_transit(segment) {
             let natted = plan
@@ -108,10 +119,11 @@ impl Guard {
         let mut guard = Self::of_plan(plan, cluster);
         guard.own_pods = guard.cluster_pods.clone();
         // What the CNI has a route to may pass; `resolve` takes other sites' pods away where it sees the own site.
-        guard.firewall.native = plan.bypass.union(&guard.cluster_pods);
-        guard.firewall.own = guard
-            .cluster_pods
-            .union(&cluster.map(services).unwrap_or_default());
+        let firewall = &mut guard.firewall;
+        firewall.add(SetName::Native, &plan.bypass);
+        firewall.add(SetName::Native, &guard.cluster_pods);
+        firewall.add(SetName::Own, &guard.cluster_pods);
+        firewall.add(SetName::Own, &cluster.map(services).unwrap_or_default());
         guard
     }
 
@@ -128,9 +140,9 @@ impl Guard {
                 .union(&plan.bypass),
             inner: PrefixSet::new(),
             here: PrefixSet::new(),
-            firewall: super::config::ConfigFirewall {
-                planned: plan.super_nets.clone(),
-                ..Default::default()
+            firewall: ConfigFirewall {
+                sets: BTreeMap::from([(SetName::Planned, plan.super_nets.clone())]),
+                ..ConfigFirewall::default()
             },
         }
     }

@@ -15,6 +15,7 @@
 //! | `numbers` | the order of policy rules, and the keepalive |
 //! | `resolve` | next hops by health, MTUs, endpoints, sysctls |
 //! | `chains` | the firewall's rules |
+//! | `rules` | nothing: how rules are written, each for its families |
 //! | `configurator` | which parts of a wanted state have to be made again |
 
 mod build;
@@ -26,6 +27,7 @@ mod numbers;
 mod part;
 mod reach;
 mod resolve;
+mod rules;
 
 pub use config::NodeConfig;
 pub use configurator::{Configurator, Inputs, Touched, Turn};

@@ -5,6 +5,7 @@ use super::{LocalFacts, PREF_ENCRYPTED, chains};
 use crate::cidr::{Family, Prefix, PrefixSet};
 use crate::claims::{is_link_local, judge_address};
 use crate::health::{PathId, PathState};
+use crate::host::firewall::SetName;
 use crate::host::{
     Device, DeviceName, HostState, METRIC_GUARD, METRIC_REMOTE, Route, RouteKey, Rule, Selector,
     TABLE_GUARD, TABLE_INNER, TABLE_MAIN, TABLE_REMOTE, Target, WgPeer,
@@ -75,8 +76,9 @@ fn settle(config: &mut NodeConfig, facts: &LocalFacts) {
     let (home, elsewhere): (Vec<_>, Vec<_>) = candidates
         .into_values()
         .partition(|candidate| here(&candidate.cidrs));
+    let planned = config.firewall.set(SetName::Planned).clone();
     let mut put = |table, prefix: Prefix, metric, target| {
-        if config.firewall.planned.overlapping(prefix).is_some() {
+        if planned.overlapping(prefix).is_some() {
             let key = RouteKey {
                 table,
                 prefix,
@@ -101,17 +103,17 @@ fn settle(config: &mut NodeConfig, facts: &LocalFacts) {
                 METRIC_GUARD,
                 ConfigTarget::Unreachable,
             );
-            config.firewall.native.remove(prefix);
+            if let Some(native) = config.firewall.sets.get_mut(&SetName::Native) {
+                native.remove(prefix);
+            }
         }
     }
     let firewall = &mut config.firewall;
     for candidate in home {
-        firewall.native = firewall
-            .native
-            .union(&candidate.cidrs)
-            .union(&candidate.pods);
-        firewall.own = firewall.own.union(&candidate.cidrs);
-        firewall.site = firewall.site.union(&candidate.cidrs);
+        for name in [SetName::Native, SetName::Own, SetName::Site] {
+            firewall.add(name, &candidate.cidrs);
+        }
+        firewall.add(SetName::Native, &candidate.pods);
     }
 }
 
@@ -153,7 +155,7 @@ impl<'a> Host<'a> {
     /// CNI. Encrypted packets to these would go round in circles or be dropped.
     fn reached_in_tunnels(&self) -> PrefixSet {
         let firewall = &self.config.firewall;
-        let native = firewall.native.union(&self.native);
+        let native = firewall.set(SetName::Native).union(&self.native);
         let pods = self
             .config
             .rules
@@ -162,7 +164,8 @@ impl<'a> Host<'a> {
                 Selector::To(prefix) => Some(prefix),
                 Selector::All | Selector::Mark { .. } | Selector::From(_) => None,
             });
-        firewall.planned.minus(&native).iter().chain(pods).collect()
+        let planned = firewall.set(SetName::Planned);
+        planned.minus(&native).iter().chain(pods).collect()
     }
 
     fn path(&self, hop: &Hop) -> Option<PathState> {
@@ -462,7 +465,7 @@ fn native_addresses(config: &NodeConfig, facts: &LocalFacts) -> PrefixSet {
         .api_servers
         .iter()
         .map(|&address| Prefix::host(address));
-    let planned = &config.firewall.planned;
+    let planned = config.firewall.set(SetName::Planned);
     servers
         .filter(|&prefix| config.families.contains(&prefix.family()) && planned.contains(prefix))
         .collect()

@@ -31,8 +31,10 @@ fn dual_stack() -> (NodeConfig, LocalFacts) {
         ]),
         ..NodeConfig::default()
     };
-    config.firewall.planned = set(&["10.0.0.0/8", "fd64::/16"]);
-    config.firewall.native = set(&["10.0.5.0/24", "10.64.0.0/16", "fd64:5::/64"]);
+    let planned = set(&["10.0.0.0/8", "fd64::/16"]);
+    let native = set(&["10.0.5.0/24", "10.64.0.0/16", "fd64:5::/64"]);
+    config.firewall.add(SetName::Planned, &planned);
+    config.firewall.add(SetName::Native, &native);
     for (family, pods) in [(Family::V4, "10.64.0.0/16"), (Family::V6, "fd64:1::/32")] {
         config.rules.insert(Rule {
             preference: PREF_CNI,
@@ -42,7 +44,7 @@ fn dual_stack() -> (NodeConfig, LocalFacts) {
             suppress_prefix_len: Some(15),
         });
     }
-    for prefix in config.firewall.planned.iter() {
+    for prefix in planned.iter() {
         let key = RouteKey {
             table: TABLE_REMOTE,
             prefix,
