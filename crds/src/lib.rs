@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`cluster_link`], [`cluster`], [`site`], [`vpn_attachment`] | what users write |
 //! | [`address_ledger`], [`network_plan`], [`peer`] | what the operator and the agents write |
+//! | [`kinds`] | all of these as one list |
 //! | [`mod@convert`] | objects to and from `core` values, each field parsed once |
 //! | [`mod@validate`] | the API server's checks, offline |
 //!
@@ -19,6 +20,7 @@ pub mod address_ledger;
 pub mod cluster;
 pub mod cluster_link;
 pub mod convert;
+pub mod kinds;
 pub mod network_plan;
 pub mod peer;
 mod schema;
@@ -30,6 +32,7 @@ pub mod vpn_attachment;
 pub use address_ledger::{AddressLedger, AddressLedgerSpec, AddressLedgerStatus};
 pub use cluster::{Cluster, ClusterSpec, ClusterStatus};
 pub use cluster_link::{ClusterLink, ClusterLinkSpec, ClusterLinkStatus};
+pub use kinds::{Author, KINDS, Kind, Ours};
 pub use network_plan::{NetworkPlan, NetworkPlanSpec, NetworkPlanStatus};
 pub use peer::{Peer, PeerSpec, PeerStatus};
 pub use site::{Site, SiteSpec, SiteStatus};
@@ -55,14 +58,7 @@ pub const SCHEMA_NUMBER: u32 = 4;
 /// number and the limits on object names.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    use schema::{ATTACHMENT, LABEL, LEDGER, OBJECT, finished};
-    vec![
-        finished::<AddressLedger>(LEDGER),
-        finished::<ClusterLink>(LABEL),
-        finished::<Cluster>(LABEL),
-        finished::<NetworkPlan>(LABEL),
-        finished::<Peer>(OBJECT),
-        finished::<Site>(LABEL),
-        finished::<VpnAttachment>(ATTACHMENT),
-    ]
+    let mut all: Vec<_> = KINDS.iter().map(Kind::definition).collect();
+    all.sort_by(|one, other| one.spec.names.plural.cmp(&other.spec.names.plural));
+    all
 }

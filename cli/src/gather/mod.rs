@@ -14,13 +14,15 @@ use crate::connect::{Connection, client};
 use crate::doctor;
 use anyhow::{Context, Result};
 use bundle::Bundle;
-use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, LogParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use tieline_crds::{GROUP, KINDS, VERSION};
 
 /// Lines of one log.
 const LOG_LINES: i64 = 5000;
@@ -54,50 +56,24 @@ pub(crate) struct GatherArgs {
     pub max_size: u32,
 }
 
-/// One kind of object: group, version, kind, plural, and whether it has a namespace.
-type Kind = (&'static str, &'static str, &'static str, &'static str, bool);
+/// Our kinds, and whether their objects are in a namespace.
+fn ours() -> impl Iterator<Item = (ApiResource, bool)> {
+    KINDS.iter().map(|kind| {
+        let gvk = GroupVersionKind::gvk(GROUP, VERSION, kind.name);
+        let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural);
+        (resource, kind.namespaced)
+    })
+}
 
-const OURS: &[Kind] = &[
-    (
-        "tieline.dev",
-        "v1alpha1",
-        "ClusterLink",
-        "clusterlinks",
-        false,
-    ),
-    ("tieline.dev", "v1alpha1", "Cluster", "clusters", false),
-    ("tieline.dev", "v1alpha1", "Site", "sites", false),
-    (
-        "tieline.dev",
-        "v1alpha1",
-        "VpnAttachment",
-        "vpnattachments",
-        false,
-    ),
-    (
-        "tieline.dev",
-        "v1alpha1",
-        "AddressLedger",
-        "addressledgers",
-        false,
-    ),
-    (
-        "tieline.dev",
-        "v1alpha1",
-        "NetworkPlan",
-        "networkplans",
-        true,
-    ),
-    ("tieline.dev", "v1alpha1", "Peer", "peers", true),
-];
-const WORKLOADS: &[Kind] = &[
-    ("apps", "v1", "Deployment", "deployments", true),
-    ("apps", "v1", "DaemonSet", "daemonsets", true),
-    ("", "v1", "Pod", "pods", true),
-    ("coordination.k8s.io", "v1", "Lease", "leases", true),
-];
-const NODES: Kind = ("", "v1", "Node", "nodes", false);
-const EVENTS: Kind = ("", "v1", "Event", "events", true);
+/// What we run.
+fn workloads() -> [ApiResource; 4] {
+    [
+        ApiResource::erase::<Deployment>(&()),
+        ApiResource::erase::<DaemonSet>(&()),
+        ApiResource::erase::<Pod>(&()),
+        ApiResource::erase::<Lease>(&()),
+    ]
+}
 
 /// Gathers, writes the file, and says what is in it and what is not.
 ///
@@ -140,32 +116,33 @@ pub(crate) async fn gather(args: &GatherArgs, version: &str) -> Result<()> {
 
     let mesh = mesh_namespace(&client, namespace).await;
     let mesh = mesh.as_str();
-    for kind in OURS {
-        for namespace in if kind.4 {
+    for (kind, namespaced) in ours() {
+        for namespace in if namespaced {
             vec![Some(namespace), Some(mesh)]
         } else {
             vec![None]
         } {
-            take(&client, &mut bundle, "objects", kind, namespace, |_| true).await?;
+            take(&client, &mut bundle, "objects", &kind, namespace, |_| true).await?;
         }
     }
-    for kind in WORKLOADS {
+    for kind in workloads() {
         take(
             &client,
             &mut bundle,
             "workloads",
-            kind,
+            &kind,
             Some(namespace),
             |_| true,
         )
         .await?;
     }
+    let events = ApiResource::erase::<Event>(&());
     for namespace in [namespace, mesh] {
         take(
             &client,
             &mut bundle,
             "events",
-            &EVENTS,
+            &events,
             Some(namespace),
             |_| true,
         )
@@ -176,12 +153,13 @@ pub(crate) async fn gather(args: &GatherArgs, version: &str) -> Result<()> {
         &client,
         &mut bundle,
         "events",
-        &EVENTS,
+        &events,
         Some("default"),
         concerns_us,
     )
     .await?;
-    take(&client, &mut bundle, "nodes", &NODES, None, |_| true).await?;
+    let nodes = ApiResource::erase::<Node>(&());
+    take(&client, &mut bundle, "nodes", &nodes, None, |_| true).await?;
     logs(&client, &mut bundle, namespace, args.pods as usize).await;
 
     bundle.add("README.txt", readme(&bundle, namespace));
@@ -203,16 +181,14 @@ async fn take(
     client: &Client,
     bundle: &mut Bundle,
     folder: &str,
-    kind: &Kind,
+    kind: &ApiResource,
     namespace: Option<&str>,
     wanted: impl Fn(&Value) -> bool,
 ) -> Result<()> {
-    let (group, version, name, plural, _) = kind;
-    let gvk = GroupVersionKind::gvk(group, version, name);
-    let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
+    let plural = kind.plural.as_str();
     let api: Api<DynamicObject> = match namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, kind),
+        None => Api::all_with(client.clone(), kind),
     };
     let path = match namespace {
         Some(namespace) => format!("{folder}/{plural}-{namespace}.yaml"),
@@ -231,7 +207,7 @@ async fn take(
         if !wanted(&value) {
             continue;
         }
-        if *plural == "nodes" {
+        if plural == "nodes" {
             value = trimmed(&value);
             redact::node(&mut value);
         } else {
@@ -402,10 +378,10 @@ mod tests {
 
     #[test]
     fn no_kind_that_holds_secrets_is_asked_for() {
-        let all = OURS.iter().chain(WORKLOADS).chain([&NODES, &EVENTS]);
-        let held: Vec<&str> = all
-            .map(|kind| kind.3)
-            .filter(|plural| ["secrets", "configmaps"].contains(plural))
+        let all = ours().map(|(kind, _)| kind).chain(workloads());
+        let held: Vec<String> = all
+            .map(|kind| kind.plural)
+            .filter(|plural| ["secrets", "configmaps"].contains(&plural.as_str()))
             .collect();
         assert!(held.is_empty(), "{held:?}");
     }

@@ -1,9 +1,10 @@
 //! The API reference: every kind and field, with type, default and bounds, and the words in which the API server refuses.
 
 use super::cell;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 use std::fmt::Write as _;
+use tieline_crds::KINDS;
 
 const HEAD: &str = "\
 # API reference
@@ -18,35 +19,18 @@ pattern that it must match. Every `conditions` is a list of Kubernetes condition
 `lastTransitionTime`, `observedGeneration`; [troubleshooting](troubleshooting.md) has their reasons.
 
 ";
-/// Users' kinds first, in the order in which one meets them.
-const ORDER: [&str; 7] = [
-    "ClusterLink",
-    "Cluster",
-    "Site",
-    "VpnAttachment",
-    "NetworkPlan",
-    "Peer",
-    "AddressLedger",
-];
-
 /// The page.
 pub(super) fn page() -> Result<String> {
-    let mut kinds = Vec::new();
-    for crd in tieline_crds::all() {
-        let value = serde_json::to_value(&crd)?;
-        let kind = text(&value["spec"]["names"]["kind"]).to_owned();
-        let position = ORDER
-            .iter()
-            .position(|it| *it == kind)
-            .with_context(|| format!("{kind} has no place in the reference; add it to ORDER"))?;
-        kinds.push((position, kind, value));
-    }
-    kinds.sort_by_key(|(position, ..)| *position);
+    let definitions = KINDS.iter().map(|kind| {
+        let definition = serde_json::to_value(kind.definition())?;
+        Ok((kind.name, definition))
+    });
+    let kinds: Vec<(&str, Value)> = definitions.collect::<Result<_>>()?;
     let mut page = HEAD.to_owned();
-    for (_, kind, _) in &kinds {
+    for (kind, _) in &kinds {
         let _ = writeln!(page, "* [{kind}](#{})", kind.to_lowercase());
     }
-    for (_, kind, crd) in &kinds {
+    for (kind, crd) in &kinds {
         page.push_str(&section(kind, crd));
     }
     Ok(page)

@@ -1,0 +1,88 @@
+//! The kinds, as one list. Whoever adds one adds it here; definitions, reference, bundles and metrics follow.
+
+use crate::schema::{ATTACHMENT, LABEL, LEDGER, OBJECT, finished};
+use crate::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site, VpnAttachment};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+/// What every kind of ours has.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// As objects name it, like `ClusterLink`.
+    pub name: &'static str,
+    /// As paths and permissions name it, like `clusterlinks`.
+    pub plural: &'static str,
+    /// Its status, as permissions name it: `clusterlinks/status`.
+    pub status: &'static str,
+    /// Whether its objects are in a namespace.
+    pub namespaced: bool,
+    /// Who writes its spec.
+    pub author: Author,
+    definition: fn() -> CustomResourceDefinition,
+}
+
+/// Who writes the spec of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Author {
+    /// Users.
+    User,
+    /// The operator.
+    Operator,
+}
+
+impl Kind {
+    /// Its definition, as the API server gets it.
+    #[must_use]
+    pub fn definition(&self) -> CustomResourceDefinition {
+        (self.definition)()
+    }
+}
+
+/// A kind of ours, as a type.
+pub trait Ours: kube::Resource<DynamicType = ()> {
+    /// What the list says of it.
+    const KIND: Kind;
+}
+
+macro_rules! kinds {
+    ($($kind:ident, $plural:literal, $namespaced:literal, $author:ident, $limit:ident;)*) => {
+        $(impl Ours for $kind {
+            const KIND: Kind = Kind {
+                name: stringify!($kind),
+                plural: $plural,
+                status: concat!($plural, "/status"),
+                namespaced: $namespaced,
+                author: Author::$author,
+                definition: || finished::<$kind>($limit),
+            };
+        })*
+        /// All kinds, in the order in which one meets them.
+        pub const KINDS: &[Kind] = &[$($kind::KIND),*];
+    };
+}
+
+// Type, plural, whether in a namespace, who writes its spec, and what its objects' names may be.
+kinds! {
+    ClusterLink, "clusterlinks", false, User, LABEL;
+    Cluster, "clusters", false, User, LABEL;
+    Site, "sites", false, User, LABEL;
+    VpnAttachment, "vpnattachments", false, User, ATTACHMENT;
+    NetworkPlan, "networkplans", true, Operator, LABEL;
+    Peer, "peers", true, Operator, OBJECT;
+    AddressLedger, "addressledgers", false, Operator, LEDGER;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_list_says_what_the_definitions_say() {
+        for kind in KINDS {
+            let spec = kind.definition().spec;
+            assert_eq!(spec.names.kind, kind.name);
+            assert_eq!(spec.names.plural, kind.plural);
+            assert_eq!(spec.scope == "Namespaced", kind.namespaced, "{}", kind.name);
+        }
+    }
+}
