@@ -25,6 +25,8 @@ fn a_term_that_lapsed_begins_anew_when_it_is_renewed() {
     assert_eq!(turn(false, past, past, at), None);
 }
 
+const LEASE: &str = "tieline-example";
+
 /// The Lease as an API server keeps it.
 type Kept = Arc<Mutex<Option<Value>>>;
 
@@ -77,15 +79,13 @@ async fn api_server() -> (Kept, Client) {
 /// A candidate that leads, and what tells it to end.
 async fn leader(client: Client) -> (Leadership, Candidacy, watch::Sender<bool>) {
     let (stop, shutdown) = watch::channel(false);
-    let duration = Duration::from_secs(15);
-    let (leadership, candidacy) = elect(
-        client,
-        "tieline-system".to_owned(),
-        "a".to_owned(),
-        duration,
-        shutdown,
-        |_| {},
-    );
+    let candidate = Candidate {
+        namespace: "tieline-system".to_owned(),
+        lease: LEASE.to_owned(),
+        identity: "a".to_owned(),
+        duration: Duration::from_secs(15),
+    };
+    let (leadership, candidacy) = elect(client, candidate, shutdown, |_| {});
     until(|| leadership.holds()).await;
     (leadership, candidacy, stop)
 }
