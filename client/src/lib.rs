@@ -12,11 +12,13 @@
 //! | [`mod@follow`] | a watch that lists again after every break | IO |
 //! | [`error`] | errors on one line | pure |
 //!
-//! `tests/program.rs` is a whole program made of these.
+//! `tests.rs` holds a whole program made of these.
 
 pub mod config;
 pub mod connect;
 pub mod error;
+#[cfg(test)]
+mod fake;
 pub mod follow;
 pub mod leader;
 pub mod lease;
@@ -24,3 +26,6 @@ pub mod schema;
 
 pub use connect::connect;
 pub use error::chain;
+
+#[cfg(test)]
+mod tests;
