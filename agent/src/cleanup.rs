@@ -6,13 +6,13 @@
 use crate::identity::{self, keys_dir};
 use crate::platform::PlatformError;
 use crate::platform::linux::{self, Linux};
-use crate::report::chain;
 use crate::store::Store;
 use crate::{boot, files};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use tieline_client::chain;
 
 /// Why something is left.
 #[derive(Debug, Error)]

@@ -10,7 +10,7 @@
 //! | [`desired`], [`facts`], [`contact`], [`sealed`], [`report`] | the round's pure parts |
 //! | [`condition`] | what can be told of a node: the list of conditions |
 //! | [`index`], [`watch`] | what the API server says |
-//! | [`publish`], [`schema`] | this node's Peer status |
+//! | [`publish`] | this node's Peer status |
 //! | [`identity`], [`store`], [`memory`] | keys, and what a restart must not forget |
 //! | [`files`] | how all of them are written |
 //! | [`names`] | DNS names of endpoints |
@@ -39,7 +39,6 @@ pub mod publish;
 pub mod reconcile;
 pub mod report;
 pub mod run;
-pub mod schema;
 pub mod sealed;
 pub mod store;
 pub mod watch;

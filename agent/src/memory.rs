@@ -7,11 +7,11 @@ use crate::boot;
 use crate::facts::seen_endpoints;
 use crate::names::Answers;
 use crate::platform::Observation;
-use crate::report::chain;
 use crate::store::{FileKind, LastGood, Revisions, Seen, Store};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use tieline_client::chain;
 use tieline_core::host::HostState;
 
 /// Least time between two writes of the same file, except revisions.

@@ -12,13 +12,14 @@
 use crate::condition::ConditionType;
 use crate::index::OwnPeer;
 use crate::metrics::Metrics;
-use crate::report::{Verdict, chain};
+use crate::report::Verdict;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
 use serde_json::json;
 use std::time::Duration;
+use tieline_client::chain;
 use tieline_core::peer::Claim;
 use tieline_crds::convert::peer_status;
 use tieline_crds::peer::{Backend, HostFacts, PeerPaths, VpnSessions};

@@ -19,19 +19,22 @@ use crate::options::Settings;
 use crate::platform::{Backend, Platform};
 use crate::publish::{self, Statement};
 use crate::reconcile::Agent;
-use crate::report::{Outcome, Role, chain};
-use crate::{schema, watch};
-use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Api, Client, Config};
+use crate::report::{Outcome, Role};
+use crate::watch;
+use kube::{Api, Client, Config, CustomResourceExt};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use thiserror::Error;
+use tieline_client::chain;
+use tieline_client::config::{self, CredentialError, Source};
+use tieline_client::schema::{self, SchemaError};
 use tieline_core::ids::NodeName;
 use tieline_core::peer::Claim;
+use tieline_crds::Peer;
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -48,24 +51,10 @@ const SOON: Duration = Duration::from_millis(20);
 const REPAIR_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Time after which a reconcile that failed is tried again.
 const RETRY: Duration = Duration::from_secs(3);
+/// Pause between two looks at the definition of Peers.
+const SCHEMA_PAUSE: Duration = Duration::from_secs(10);
 /// Pause before the credential is read again, when it could not be.
 const CREDENTIAL_PAUSE: Duration = Duration::from_secs(5);
-
-/// Why there is no client for the API server. A retry may help: the file may come.
-#[derive(Debug, Error)]
-pub enum ClientError {
-    /// No usable kubeconfig.
-    #[error("cannot use the kubeconfig (--kubeconfig)")]
-    Kubeconfig(#[source] KubeconfigError),
-    /// Not in a pod, or its service account is not mounted.
-    #[error(
-        "cannot use the pod's service account; outside a cluster, name a file with --kubeconfig"
-    )]
-    InCluster(#[source] InClusterError),
-    /// The client does not accept it.
-    #[error("cannot make a client of the credential")]
-    Client(#[source] kube::Error),
-}
 
 /// Runs until `stop` is ready.
 pub async fn run<P: Platform>(
@@ -350,7 +339,7 @@ async fn follow_api(
     };
     let peers = Api::namespaced(client.clone(), &settings.namespace);
     let own_peer = shared.own();
-    let schema = schema::wait_for(client.clone());
+    let writer = client.clone();
     tokio::join!(
         watch::run(
             client,
@@ -360,7 +349,7 @@ async fn follow_api(
             &own
         ),
         async {
-            schema.await;
+            schema_fits(&writer).await;
             publish::run(peers, statements, own_peer, metrics).await;
         },
     );
@@ -369,22 +358,34 @@ async fn follow_api(
 async fn client(
     kubeconfig: Option<&Path>,
     servers: &Sender<Vec<ApiServer>>,
-) -> Result<Client, ClientError> {
+) -> Result<Client, CredentialError> {
     let config = configuration(kubeconfig).await?;
     tell_api_server(servers, &config);
-    tieline_client::connect(config).map_err(ClientError::Client)
+    tieline_client::connect(config)
 }
 
-async fn configuration(kubeconfig: Option<&Path>) -> Result<Config, ClientError> {
-    match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(ClientError::Kubeconfig)?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .map_err(ClientError::Kubeconfig)
+async fn configuration(kubeconfig: Option<&Path>) -> Result<Config, CredentialError> {
+    config::read(kubeconfig.map_or(Source::Pod, |path| Source::File(path, None))).await
+}
+
+/// Returns when Peers may be written. Asked once, beside the first watches, so that it delays nothing.
+async fn schema_fits(client: &Client) {
+    let definition = [Peer::crd_name().to_owned()];
+    let objection = |error: &SchemaError| {
+        // An installation may withhold this read: the operator's own check stands in for it.
+        if error.is_forbidden() {
+            tracing::warn!(error = %chain(error), "schema not checked");
+            return ControlFlow::Break(());
         }
-        None => Config::incluster().map_err(ClientError::InCluster),
-    }
+        match error {
+            SchemaError::Older { .. } => {
+                tracing::error!("{error}; the Peer's status is not written until then");
+            }
+            error => tracing::info!(error = %chain(error), "schema not read yet"),
+        }
+        ControlFlow::Continue(())
+    };
+    schema::wait_for(client, &definition, SCHEMA_PAUSE, objection).await;
 }
 
 fn tell_api_server(servers: &Sender<Vec<ApiServer>>, config: &Config) {

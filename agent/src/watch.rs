@@ -1,30 +1,25 @@
 //! Three watches that fold into the index: plans and Peers of this cluster, and Peers of other clusters.
 //!
-//! Whatever goes wrong, a watch begins again, with a complete list: an API server that was away may have been restored
-//! from a backup, and then resource versions repeat and events are missed. Errors never end a watch; the pause between
-//! attempts grows to [`MAX_PAUSE`] and is jittered, so that a returning API server does not meet all agents at once.
+//! Whatever goes wrong, a watch begins again, with a complete list ([`tieline_client::follow`]). An outage that somebody can do something
+//! about becomes a condition of this node.
 
 use crate::index::{Collection, Complaint, Folded, Index, Own, OwnPeer, Parsed, Shared};
-use crate::report::chain;
-use futures::StreamExt;
-use kube::runtime::watcher::{Config, Error, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
-use std::fmt::Debug;
-use std::pin::pin;
+use kube::{Api, Client, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
+use tieline_client::chain;
+use tieline_client::follow::{Config, Deletion, Error, Follower, Pauses, follow};
 use tieline_core::ids::PeerName;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::peer::AcceptedPeer;
 use tieline_crds::Peer;
 use tieline_crds::convert::{accepted_peer, network_plan};
-use tokio::time::sleep;
 
-/// First pause after an error.
-const MIN_PAUSE: Duration = Duration::from_millis(200);
-/// Longest pause after errors.
-const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Long: there are as many agents as nodes, and the mesh stands without the API server.
+const PAUSES: Pauses = Pauses {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(10),
+};
 /// Seconds that one watch request lasts. A connection that died silently is noticed soon after.
 const WATCH_SECONDS: u32 = 120;
 
@@ -33,44 +28,60 @@ pub async fn run(client: Client, shared: Arc<Shared>, namespace: &str, mesh: &st
     let plans = Api::<tieline_crds::NetworkPlan>::namespaced(client.clone(), namespace);
     let local = Api::<Peer>::namespaced(client.clone(), namespace);
     let foreign = Api::<Peer>::namespaced(client, mesh);
+    let config = Config::default().timeout(WATCH_SECONDS);
     let mut found = None;
-    let track_own = |step: Step<'_, Peer>| track(&shared, own, &mut found, &step);
-    tokio::join!(
-        Watch {
+    let plans = follow(
+        plans,
+        config.clone(),
+        PAUSES,
+        Fold {
             what: "NetworkPlans",
             shared: &shared,
             collection: |index| &mut index.plans,
             parse: parse_plan,
             // Only a complete list ends a plan.
             delete: |_, _| Folded::ListAgain,
-        }
-        .run(plans, |_| ()),
-        Watch {
+            see: |_: Step<'_, _>| (),
+        },
+    );
+    let local = follow(
+        local,
+        config.clone(),
+        PAUSES,
+        Fold {
             what: "Peers of this cluster",
             shared: &shared,
             collection: |index| &mut index.local,
             parse: parse_peer,
             delete: delete_peer,
-        }
-        .run(local, track_own),
-        Watch {
+            see: |step: Step<'_, Peer>| track(&shared, own, &mut found, &step),
+        },
+    );
+    let foreign = follow(
+        foreign,
+        config,
+        PAUSES,
+        Fold {
             what: "Peers of other clusters",
             shared: &shared,
             collection: |index| &mut index.foreign,
             parse: parse_peer,
             delete: delete_peer,
-        }
-        .run(foreign, |_| ()),
+            see: |_: Step<'_, _>| (),
+        },
     );
+    tokio::join!(plans, local, foreign);
 }
 
-/// One watch: where its objects go, and how.
-struct Watch<'a, O, K: Ord, V> {
+/// How the objects of one watch get into the index.
+struct Fold<'a, O, K: Ord, V, S> {
     what: &'static str,
     shared: &'a Shared,
     collection: fn(&mut Index) -> &mut Collection<K, V>,
     parse: fn(&O) -> Parsed<K, V>,
     delete: fn(&mut Collection<K, V>, &O) -> Folded,
+    /// Looks over its shoulder.
+    see: S,
 }
 
 /// What a watch does, for those who look over its shoulder.
@@ -85,82 +96,52 @@ enum Step<'a, O> {
     Gone(&'a O),
 }
 
-impl<O, K, V> Watch<'_, O, K, V>
+impl<O, K, V, S> Follower<O> for Fold<'_, O, K, V, S>
 where
-    O: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     K: Ord + Clone + ToString,
     V: Clone + PartialEq,
+    S: FnMut(Step<'_, O>),
 {
-    async fn run(self, api: Api<O>, mut see: impl FnMut(Step<'_, O>)) {
-        let mut pause = MIN_PAUSE;
-        loop {
-            match self.follow(&api, &mut see, &mut pause).await {
-                Ok(()) => {}
-                Err(error) => {
-                    self.note_outage(&error);
-                    sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-                    pause = (pause * 2).min(MAX_PAUSE);
-                }
-            }
-        }
+    type Item = Parsed<K, V>;
+
+    fn begin(&mut self) {
+        (self.see)(Step::ListBegins);
     }
 
-    /// Follows one stream from its list on; returns when it has to begin again.
-    async fn follow(
-        &self,
-        api: &Api<O>,
-        see: &mut impl FnMut(Step<'_, O>),
-        pause: &mut Duration,
-    ) -> Result<(), Error> {
-        let mut stream = pin!(watcher(
-            api.clone(),
-            Config::default().timeout(WATCH_SECONDS)
-        ));
-        let mut list = Vec::new();
-        while let Some(event) = stream.next().await {
-            match event? {
-                Event::Init => {
-                    list.clear();
-                    see(Step::ListBegins);
-                }
-                Event::InitApply(object) => {
-                    see(Step::Object(&object));
-                    list.push((self.parse)(&object));
-                }
-                Event::InitDone => {
-                    see(Step::ListEnds);
-                    let list = std::mem::take(&mut list);
-                    self.shared.fold(|index| {
-                        let cleared = index.outages.remove(self.what).is_some();
-                        match (self.collection)(index).reset(list) {
-                            Folded::Same if cleared => Folded::Changed,
-                            folded => folded,
-                        }
-                    });
-                    *pause = MIN_PAUSE;
-                }
-                Event::Apply(object) => {
-                    see(Step::Object(&object));
-                    let parsed = (self.parse)(&object);
-                    self.shared
-                        .fold(|index| (self.collection)(index).apply(parsed));
-                }
-                Event::Delete(object) => {
-                    see(Step::Gone(&object));
-                    let folded = self
-                        .shared
-                        .fold(|index| (self.delete)((self.collection)(index), &object));
-                    if folded == Folded::ListAgain {
-                        return Ok(());
-                    }
-                }
+    fn read(&mut self, object: O) -> Parsed<K, V> {
+        (self.see)(Step::Object(&object));
+        (self.parse)(&object)
+    }
+
+    fn reset(&mut self, list: Vec<Parsed<K, V>>) {
+        (self.see)(Step::ListEnds);
+        self.shared.fold(|index| {
+            let cleared = index.outages.remove(self.what).is_some();
+            match (self.collection)(index).reset(list) {
+                Folded::Same if cleared => Folded::Changed,
+                folded => folded,
             }
+        });
+    }
+
+    fn apply(&mut self, parsed: Parsed<K, V>) {
+        self.shared
+            .fold(|index| (self.collection)(index).apply(parsed));
+    }
+
+    fn delete(&mut self, object: &O) -> Deletion {
+        (self.see)(Step::Gone(object));
+        let folded = self
+            .shared
+            .fold(|index| (self.delete)((self.collection)(index), object));
+        match folded {
+            Folded::ListAgain => Deletion::ListAgain,
+            Folded::Same | Folded::Changed => Deletion::Believed,
         }
-        Ok(())
     }
 
     /// A refusal is worth a condition; an API server that is away is not, because nobody would read it.
-    fn note_outage(&self, error: &Error) {
+    fn broken(&mut self, error: &Error) -> Duration {
         let text = chain(error);
         tracing::info!(watch = self.what, error = %text, "watch begins again");
         if is_refusal(error) {
@@ -173,6 +154,7 @@ where
                 }
             });
         }
+        Duration::ZERO
     }
 }
 

@@ -1,9 +1,9 @@
 //! The way to the API server, for the commands that need one.
 
-use anyhow::{Context, Result};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 use std::path::PathBuf;
+use tieline_client::config::{self, CredentialError, Source};
+use tieline_client::connect;
 
 /// Flags of every command that asks the API server.
 #[derive(Debug, clap::Args)]
@@ -28,21 +28,12 @@ pub(crate) struct Connection {
 ///
 /// # Errors
 /// When there is none, or it cannot be used.
-pub(crate) async fn client(connection: &Connection) -> Result<Client> {
-    let options = KubeConfigOptions {
-        context: connection.context.clone(),
-        ..KubeConfigOptions::default()
+pub(crate) async fn client(connection: &Connection) -> Result<Client, CredentialError> {
+    let context = connection.context.as_deref();
+    let source = match (&connection.kubeconfig, context) {
+        (Some(path), context) => Source::File(path, context),
+        (None, Some(context)) => Source::Context(context),
+        (None, None) => Source::Found,
     };
-    let config = match &connection.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &options).await?
-        }
-        None if connection.context.is_some() => Config::from_kubeconfig(&options).await?,
-        None => Config::infer()
-            .await
-            .context("found no kubeconfig: name one with --kubeconfig")?,
-    };
-    Ok(Client::try_from(config)?)
+    connect(config::read(source).await?)
 }

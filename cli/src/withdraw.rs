@@ -17,7 +17,7 @@
 //! Grants stay: a ClusterLink that is created again gets the same addresses. Every step may be repeated, and every wait ends.
 
 use crate::connect::{Connection, client};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Namespace, Node, ObjectReference, Pod};
 use k8s_openapi::api::events::v1::Event;
@@ -99,10 +99,8 @@ pub(crate) async fn withdraw(args: &WithdrawArgs) -> Result<()> {
             names(&peers, "Peer").await?,
         );
         let plans = plans.into_iter().map(|name| format!("NetworkPlan {name}"));
-        let left: Vec<String> = plans
-            .chain(peers.into_iter().map(|name| format!("Peer {name}")))
-            .collect();
-        Ok(Some(left).filter(|left| !left.is_empty()))
+        let peers = peers.into_iter().map(|name| format!("Peer {name}"));
+        Ok(plans.chain(peers).collect())
     })
     .await
     .context("the operator has not removed what it planned: is it running, and does it lead? (tieline status)")?;
@@ -141,7 +139,7 @@ async fn namespace_gone(client: &Client, name: &str, deadline: Instant) -> Resul
             .get_metadata_opt(name)
             .await
             .with_context(|| format!("cannot read namespace {name}"))?;
-        Ok(left.map(|_| vec![format!("namespace {name}")]))
+        Ok(left.map(|_| format!("namespace {name}")).into_iter().collect())
     })
     .await
     .with_context(|| {
@@ -217,7 +215,7 @@ where
             .filter(|pod| ready.get(&node_of(pod)).is_some_and(|node| node.ready))
             .map(|pod| format!("pod {}", pod.name_any()))
             .collect();
-        Ok(Some(left).filter(|left| !left.is_empty()))
+        Ok(left)
     })
     .await
     .with_context(|| format!("the pods of {kind} {name} have not ended"))
@@ -261,7 +259,7 @@ async fn clean_nodes(
             .filter(|pod| phase(pod) != "Succeeded")
             .map(|pod| format!("node {} ({})", node_of(pod), why(pod)))
             .collect();
-        Ok(Some(left).filter(|left| !left.is_empty()))
+        Ok(left)
     })
     .await
     .with_context(|| {
@@ -329,8 +327,7 @@ async fn remove(pods: &Api<Pod>, run: &ListParams, deadline: Instant) -> Result<
     }
     wait(deadline, || async {
         let left = pods.list(run).await?;
-        let left: Vec<String> = left.iter().map(ResourceExt::name_any).collect();
-        Ok(Some(left).filter(|left| !left.is_empty()))
+        Ok(left.iter().map(ResourceExt::name_any).collect())
     })
     .await
     .context("the cleanup pods have not ended")
@@ -443,19 +440,19 @@ fn gone<T>(answer: kube::Result<T>) -> kube::Result<()> {
 /// Looks until nothing is left.
 async fn wait<F>(deadline: Instant, mut left: impl FnMut() -> F) -> Result<()>
 where
-    F: Future<Output = Result<Option<Vec<String>>>>,
+    F: Future<Output = Result<Vec<String>>>,
 {
     loop {
-        match left().await? {
-            None => return Ok(()),
-            Some(left) if Instant::now() >= deadline => {
-                bail!(
-                    "time is up (--timeout); left: {}",
-                    join(left.iter().map(String::as_str))
-                )
-            }
-            Some(_) => tokio::time::sleep(PAUSE).await,
+        let left = left().await?;
+        if left.is_empty() {
+            return Ok(());
         }
+        ensure!(
+            Instant::now() < deadline,
+            "time is up (--timeout); left: {}",
+            left.join(", ")
+        );
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -523,7 +520,7 @@ mod tests {
     #[tokio::test]
     async fn a_wait_that_runs_out_says_what_is_left() {
         let error = wait(Instant::now(), || async {
-            Ok(Some(vec!["Peer shop.paris-1".to_owned()]))
+            Ok(vec!["Peer shop.paris-1".to_owned()])
         })
         .await
         .unwrap_err();

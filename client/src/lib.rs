@@ -1,53 +1,31 @@
-//! The connection to the API server that operator and agent keep for months.
+//! What every program needs that follows and writes the API: a credential, a connection, the schema's check, leadership, watches.
 //!
-//! [`kube::Client`] leaves a dead connection open: a watch waits on it for minutes, and requests take it from the pool again and
-//! again. That happens when the own node's address changes, when a NAT or a load balancer on the way forgets the connection, and when
-//! the API server's machine loses power: no packet says so. Here the kernel asks (TCP keep-alive, RFC 9293 section 3.8.4) and gives up on
-//! what is not acknowledged (TCP user timeout, RFC 5482).
+//! A program brings its policies as arguments: what a deletion means and what an outage is ([`follow::Follower`]), what an objection to
+//! the schema is worth ([`schema::wait_for`]), what happens when leadership turns ([`lease::elect`]). Nothing here knows what is written.
+//!
+//! | module | what it does | |
+//! |---|---|---|
+//! | [`config`] | the credential: kubeconfig or service account | reads files |
+//! | [`mod@connect`] | a connection that ends soon after its other side is gone | IO |
+//! | [`schema`] | whether the definitions know all that this program writes | IO |
+//! | [`leader`], [`lease`] | who leads | pure; IO |
+//! | [`mod@follow`] | a watch that lists again after every break | IO |
+//! | [`error`] | errors on one line | pure |
+//!
+//! `tests.rs` holds a whole program made of these.
 
-use hyper_timeout::TimeoutConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use kube::client::ConfigExt as _;
-use kube::client::retry::RetryPolicy;
-use kube::{Client, Config};
-use std::time::Duration;
-use tower::retry::RetryLayer;
-use tower::{BoxError, ServiceBuilder};
+pub mod config;
+pub mod connect;
+pub mod error;
+#[cfg(test)]
+mod fake;
+pub mod follow;
+pub mod leader;
+pub mod lease;
+pub mod schema;
 
-/// How long a connection may be silent before the kernel asks whether the other side is still there.
-const SILENCE: Duration = Duration::from_secs(5);
-/// How long what was sent, questions included, may stay without acknowledgement until the connection is closed.
-const UNANSWERED: Duration = Duration::from_secs(15);
+pub use connect::connect;
+pub use error::chain;
 
-/// As `Client::try_from`, with connections that end soon after their other side has become unreachable.
-///
-/// # Errors
-/// The configuration names certificates or a credential that cannot be used, or a proxy.
-pub fn connect(config: Config) -> kube::Result<Client> {
-    if config.proxy_url.is_some() {
-        // Built without proxies: kube says so.
-        return Client::try_from(config);
-    }
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_keepalive(Some(SILENCE));
-    tcp.set_keepalive_interval(Some(SILENCE));
-    tcp.set_tcp_user_timeout(Some(UNANSWERED));
-    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
-    connector.set_connect_timeout(config.connect_timeout);
-    connector.set_read_timeout(config.read_timeout);
-    connector.set_write_timeout(config.write_timeout);
-    connector.set_reset_reader_on_write(config.reset_reader_on_write);
-    let retry = config
-        .default_retry
-        .then(|| RetryLayer::new(RetryPolicy::server_retry()));
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .option_layer(retry)
-        .option_layer(config.auth_layer()?)
-        .layer(config.extra_headers_layer()?)
-        .map_err(BoxError::from)
-        .service(hyper_util::client::legacy::Builder::new(TokioExecutor::new()).build(connector));
-    Ok(Client::new(service, config.default_namespace))
-}
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,6 @@
 //! them. It asks for work when it is idle, and rests a little before: so a burst of joins is one status, judged last.
 
 use crate::status::{Changes, Happening, happenings};
-use crate::watch::chain;
 use crate::write::{WriteError, Writer};
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
@@ -10,6 +9,7 @@ use kube::ResourceExt;
 use kube::runtime::events::{Event, EventType, Recorder};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tieline_client::chain;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 

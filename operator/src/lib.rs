@@ -24,16 +24,15 @@
 //! | [`vpn`] | keys of VPN attachments, sealed boxes, the other side's configuration | pure |
 //! | [`status`], [`lane`] | what people read, and writing it | pure; IO |
 //! | [`mod@write`] | one request each, only while leading | IO |
-//! | [`leader`], [`lease`] | who leads | pure; IO |
-//! | [`schema`], [`admin`], [`metrics`], [`options`] | start check, endpoints, numbers, flags | |
+//! | [`admin`], [`metrics`], [`options`] | endpoints, numbers, flags | |
+//!
+//! Who leads, and whether the definitions are new enough, is asked with `tieline-client`.
 
 pub mod admin;
 pub mod decided;
 pub mod fold;
 pub mod index;
 pub mod lane;
-pub mod leader;
-pub mod lease;
 pub mod ledgers;
 pub mod metrics;
 pub mod objections;
@@ -42,7 +41,6 @@ pub mod planning;
 pub mod reconcile;
 pub mod restore;
 pub mod run;
-pub mod schema;
 pub mod status;
 pub mod steps;
 pub mod store;
@@ -55,24 +53,16 @@ pub mod write;
 
 pub use run::run;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 use std::path::Path;
 use thiserror::Error;
+use tieline_client::config::{self, CredentialError, Source};
+use tieline_client::connect;
 use tieline_core::ids::NameError;
 
 /// Why the operator ends by itself.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The kubeconfig cannot be used.
-    #[error("cannot use the kubeconfig")]
-    Kubeconfig(#[source] kube::config::KubeconfigError),
-    /// No way to the API server.
-    #[error("cannot make a client for the API server")]
-    Client(#[source] Box<kube::Error>),
-    /// The credential of the environment cannot be used.
-    #[error("found no credential: give --kubeconfig, or run in a pod with a ServiceAccount")]
-    NoCredential(#[source] kube::config::InferConfigError),
     /// The admin address cannot be bound.
     #[error("cannot listen on --metrics-address")]
     Listen(#[source] std::io::Error),
@@ -84,16 +74,8 @@ pub enum RunError {
 /// A client with the credential that the options name.
 ///
 /// # Errors
-/// [`RunError`] when there is none or it cannot be used.
-pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(RunError::Kubeconfig)?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .map_err(RunError::Kubeconfig)?
-        }
-        None => Config::infer().await.map_err(RunError::NoCredential)?,
-    };
-    tieline_client::connect(config).map_err(|error| RunError::Client(Box::new(error)))
+/// [`CredentialError`] when there is none or it cannot be used.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, CredentialError> {
+    let source = kubeconfig.map_or(Source::Found, |path| Source::File(path, None));
+    connect(config::read(source).await?)
 }

@@ -5,21 +5,24 @@
 
 use crate::index::Scope;
 use crate::lane::{self, Round, Word};
-use crate::lease::{self, Candidacy, Leadership};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::reconcile::{Keeper, Pass, reconcile};
 use crate::store::Store;
 use crate::write::{self, WriteError, Writer};
-use crate::{RunError, admin, schema, status, watch};
+use crate::{RunError, admin, status, watch};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 use rand::Rng;
 use rand::distr::Alphanumeric;
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tieline_client::chain;
+use tieline_client::lease::{self, Candidacy, Candidate, Leadership};
+use tieline_client::schema::{self, SchemaError};
 use tieline_core::ids::Lineage;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::watch as channel;
@@ -32,6 +35,10 @@ const READY_LASTS: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// How many times as long as a decision about everything took the next one waits.
 const REST: u32 = 2;
+/// Pause between two looks at definitions that are too old.
+const SCHEMA_PAUSE: Duration = Duration::from_secs(2);
+/// Name of the Lease.
+const LEASE: &str = "tieline-operator";
 /// How long each part may take to end at shutdown.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -55,7 +62,10 @@ pub async fn run(
     .await
     .map_err(RunError::Listen)?;
     let watches = watch::follow_all(&client, &options, &store, &metrics);
-    let identity = options.identity.clone().unwrap_or_else(identity);
+    let identity = options
+        .identity
+        .clone()
+        .unwrap_or_else(|| lease::identity("operator"));
     if !schema_fits(&client, &mut shutdown).await {
         return Ok(());
     }
@@ -121,9 +131,12 @@ fn candidate(
     let (bell, gauge) = (store.clone(), metrics.clone());
     let (leadership, candidacy) = lease::elect(
         client.clone(),
-        options.namespace.clone(),
-        identity.to_owned(),
-        Duration::from_secs(u64::from(options.lease_seconds)),
+        Candidate {
+            namespace: options.namespace.clone(),
+            lease: LEASE.to_owned(),
+            identity: identity.to_owned(),
+            duration: Duration::from_secs(u64::from(options.lease_seconds)),
+        },
         shutdown.clone(),
         move |leads| {
             gauge.leading.set(i64::from(leads));
@@ -296,20 +309,17 @@ async fn wait_until(time: Option<Instant>) {
 
 /// Waits until the definitions are new enough; false when the process shall end first.
 async fn schema_fits(client: &Client, shutdown: &mut channel::Receiver<bool>) -> bool {
+    let definitions = schema::all();
     let mut told = false;
-    loop {
-        match schema::check(client).await {
-            Ok(()) => return true,
-            Err(error) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::error!(error = %watch::chain(&error), "nothing is written until this is solved");
-                }
-            }
+    let objection = |error: &SchemaError| {
+        if !std::mem::replace(&mut told, true) {
+            tracing::error!(error = %chain(error), "nothing is written until this is solved");
         }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(2)) => {}
-            _ = shutdown.wait_for(|stop| *stop) => return false,
-        }
+        ControlFlow::Continue(())
+    };
+    tokio::select! {
+        () = schema::wait_for(client, &definitions, SCHEMA_PAUSE, objection) => true,
+        _ = shutdown.wait_for(|stop| *stop) => false,
     }
 }
 
@@ -340,17 +350,6 @@ fn report(keeper: &Keeper, metrics: &Metrics, told: &mut BTreeSet<String>) {
         tracing::warn!("{warning}");
     }
     *told = errors.into_iter().chain(warnings).collect();
-}
-
-/// The host's name and a random suffix: two processes never share it.
-fn identity() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!(
-        "{}_{}",
-        if host.is_empty() { "operator" } else { host },
-        random(8)
-    )
 }
 
 /// Random lower-case letters and digits.

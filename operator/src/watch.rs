@@ -1,30 +1,29 @@
-//! The watches: what the API server says goes into the store, one task for each kind.
-//!
-//! A watch that fails is not resumed but begun again with a list. A restored etcd repeats resource versions, so a resumed
-//! watch could miss what the restore took back.
+//! The watches: what the API server says goes into the store, one watch for each kind.
 
 use crate::index::Indexed;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::store::Store;
-use futures::{StreamExt, future::join_all, pin_mut};
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
-use rand::Rng;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
+use tieline_client::chain;
+use tieline_client::follow::{Config, Deletion, Error, Follower, Pauses, follow};
 use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site, VpnAttachment};
 use tokio::task::JoinHandle;
 
-const FIRST_DELAY: Duration = Duration::from_millis(200);
 /// Short: after an outage, everybody waits for these lists, and there is one operator.
-const LONGEST_DELAY: Duration = Duration::from_secs(3);
+const PAUSES: Pauses = Pauses {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(3),
+};
 /// Until a kind that the API server does not have is looked for again: after an upgrade of the cluster.
-const ABSENT_DELAY: Duration = Duration::from_secs(300);
+const ABSENT: Duration = Duration::from_secs(300);
 
 /// Follows every kind until the returned task is dropped or aborted.
 #[must_use]
@@ -42,7 +41,13 @@ pub fn follow_all(
     where
         K: Indexed + Resource<DynamicType = ()> + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        Box::pin(follow(api, store.clone(), metrics.clone()))
+        let (store, metrics) = (store.clone(), metrics.clone());
+        Box::pin(follow(
+            api,
+            Config::default(),
+            PAUSES,
+            Fold { store, metrics },
+        ))
     }
     let all = |_: ()| Client::clone(client);
     let namespace = options.namespace.as_str();
@@ -71,60 +76,48 @@ pub fn follow_all(
     })
 }
 
-async fn follow<K>(api: Api<K>, store: Arc<Store>, metrics: Metrics)
-where
-    K: Indexed + Resource<DynamicType = ()> + DeserializeOwned + Debug + Send + 'static,
-{
-    let kind = K::plural(&());
-    let mut delay = FIRST_DELAY;
-    loop {
-        let events = watcher(api.clone(), watcher::Config::default());
-        pin_mut!(events);
-        let mut listed = Vec::new();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => listed.push(object),
-                Ok(Event::InitDone) => {
-                    delay = FIRST_DELAY;
-                    let objects = std::mem::take(&mut listed);
-                    tracing::debug!(kind = %kind, objects = objects.len(), "listed");
-                    store.observe(|index| index.reset(objects));
-                }
-                Ok(Event::Apply(object)) => store.observe(|index| index.apply(object)),
-                Ok(Event::Delete(object)) => store.observe(|index| index.delete(&object)),
-                Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
-                    if K::OPTIONAL && status.is_not_found() =>
-                {
-                    tracing::info!(kind = %kind, "the API server does not have this kind");
-                    store.observe(|index| index.reset(Vec::<K>::new()));
-                    tokio::time::sleep(ABSENT_DELAY).await;
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(kind = %kind, error = %chain(&error), "watch broken; listing again");
-                    break;
-                }
-            }
-        }
-        metrics.relists.inc();
-        let jittered = rand::rng().random_range(delay / 2..=delay);
-        tokio::time::sleep(jittered).await;
-        delay = (delay * 2).min(LONGEST_DELAY);
-    }
+/// How a kind gets into the store. A deletion is believed: what it takes away is withdrawn step by step, each with its own proof.
+struct Fold {
+    store: Arc<Store>,
+    metrics: Metrics,
 }
 
-/// An error and its causes in one line, without saying the same twice.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        source = cause.source();
+impl<K: Indexed> Follower<K> for Fold {
+    type Item = K;
+
+    fn read(&mut self, object: K) -> K {
+        object
     }
-    text
+
+    fn reset(&mut self, list: Vec<K>) {
+        tracing::debug!(kind = %K::plural(&()), objects = list.len(), "listed");
+        self.store.observe(|index| index.reset(list));
+    }
+
+    fn apply(&mut self, object: K) {
+        self.store.observe(|index| index.apply(object));
+    }
+
+    fn delete(&mut self, object: &K) -> Deletion {
+        self.store.observe(|index| index.delete(object));
+        Deletion::Believed
+    }
+
+    fn broken(&mut self, error: &Error) -> Duration {
+        self.metrics.relists.inc();
+        let kind = K::plural(&());
+        match error {
+            Error::InitialListFailed(kube::Error::Api(status))
+                if K::OPTIONAL && status.is_not_found() =>
+            {
+                tracing::info!(kind = %kind, "the API server does not have this kind");
+                self.store.observe(|index| index.reset(Vec::<K>::new()));
+                ABSENT
+            }
+            error => {
+                tracing::warn!(kind = %kind, error = %chain(error), "watch broken; listing again");
+                Duration::ZERO
+            }
+        }
+    }
 }

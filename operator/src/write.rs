@@ -5,10 +5,8 @@
 //! somebody else set is reported, never taken. Nothing is sent while this process does not lead.
 
 use crate::index::Indexed;
-use crate::lease::Leadership;
 use crate::metrics::{Metrics, WriteLabels};
 use crate::store::Store;
-use crate::watch::chain;
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Secret, Taint};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -21,6 +19,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tieline_client::chain;
+use tieline_client::lease::Leadership;
 use tieline_core::cidr::Prefix;
 use tieline_crds::{AddressLedger, NetworkPlan, NetworkPlanSpec, Peer, PeerSpec};
 

@@ -74,7 +74,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "tieline-client",
-        ours: &[],
+        ours: &["tieline-crds"],
         never: NETLINK,
         never_feature: &[],
     },
@@ -92,13 +92,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "tieline-providers",
-        ours: &["tieline-core", "tieline-crds"],
+        ours: &["tieline-core", "tieline-crds", "tieline-client"],
         never: NETLINK,
         never_feature: &[],
     },
     Rule {
         package: "tieline-cli",
-        ours: &["tieline-core", "tieline-crds"],
+        ours: &["tieline-core", "tieline-crds", "tieline-client"],
         never: NETLINK,
         never_feature: &[],
     },

@@ -3,8 +3,9 @@
 //! A question that is refused becomes a reading that failed, so that the others are still asked. Only an API server that does
 //! not answer at all is an error.
 
-use super::checks::variable;
-use super::facts::{Facts, Kubernetes, Reading};
+use super::checks::{cni_config_maps, variable};
+use super::facts::{Facts, Kubernetes};
+use super::reading::Reading;
 use super::rights::{
     AGENT_MUST_NOT, AGENT_NEEDS, Access, Action, CALLER_NEEDS, OPERATOR_NEEDS, Place, Who, actions,
 };
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
+use std::iter;
 use std::time::Duration;
 use tieline_crds::SCHEMA_ANNOTATION;
 
@@ -40,14 +42,8 @@ const MESH_NAMESPACE: &str = "tieline-mesh";
 const MESH_NAMESPACE_VARIABLE: &str = "TIELINE_MESH_NAMESPACE";
 /// Objects of one page.
 const PAGE: u32 = 500;
-/// ConfigMaps that tell of CNI and kube-proxy, as namespace and name. They are read by name: no other is looked at.
-const CONFIG_MAPS: &[(&str, &str)] = &[
-    ("kube-system", "kube-proxy"),
-    ("kube-flannel", "kube-flannel-cfg"),
-    ("kube-system", "kube-flannel-cfg"),
-    ("kube-system", "calico-config"),
-    ("kube-system", "cilium-config"),
-];
+/// ConfigMap of kube-proxy, as namespace and name. Those of CNIs are named with each.
+const KUBE_PROXY: (&str, &str) = ("kube-system", "kube-proxy");
 
 /// Reads everything.
 ///
@@ -234,7 +230,7 @@ where
 
 async fn config_maps(client: &Client) -> Reading<BTreeMap<String, BTreeMap<String, String>>> {
     let mut all = BTreeMap::new();
-    for (namespace, name) in CONFIG_MAPS {
+    for (namespace, name) in iter::once(KUBE_PROXY).chain(cni_config_maps()) {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         let found = bounded(api.get_opt(name))
             .await

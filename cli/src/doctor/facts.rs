@@ -1,5 +1,6 @@
 //! What the API server told: the input of every check. Plain values; nothing here asks anybody.
 
+use super::reading::Reading;
 use super::rights::Access;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -8,9 +9,6 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use std::collections::BTreeMap;
 use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site, VpnAttachment};
-
-/// What was read, or why it could not be.
-pub(crate) type Reading<T> = Result<T, String>;
 
 /// All that the checks look at.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@
 mod checks;
 mod collect;
 mod facts;
+mod reading;
 mod rights;
 
 use crate::connect::{Connection, client};

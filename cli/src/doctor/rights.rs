@@ -1,6 +1,6 @@
 //! Who needs to be allowed what, in rules like those of the chart's Roles, and what the API server's authorizer says of it.
 
-use super::facts::Reading;
+use super::reading::Reading;
 
 /// One question to the authorizer, and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,22 +3,28 @@
 //! | module | what it looks at |
 //! |---|---|
 //! | [`install`] | Kubernetes, our definitions and policies, operator and agents, versions, clocks |
-//! | [`pods`] | who gives nodes their podCIDRs, CNI, kube-proxy, masquerade |
+//! | [`pods`] | who gives nodes their podCIDRs, kube-proxy |
+//! | [`cni`] | which CNI there is and whether it masquerades: a file for each |
 //! | [`pod_network`] | what the agents tell of CNI and masquerade on their nodes |
 //! | [`host`] | what the agents tell of their nodes: forwarding, filters, MTU |
 //! | [`mesh`] | conditions of our kinds, paths between gateways |
 //! | [`access`] | who may do what |
 
 mod access;
+mod cni;
 mod host;
 mod install;
 mod mesh;
 mod pod_network;
 mod pods;
+mod workload;
 
-use super::facts::{Facts, Reading};
-use k8s_openapi::api::core::v1::PodSpec;
+use super::facts::Facts;
+use super::reading::Reading;
 use serde::Serialize;
+
+pub(crate) use cni::config_maps as cni_config_maps;
+pub(crate) use workload::variable;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -102,7 +108,9 @@ impl Finding {
 pub(crate) fn check(facts: &Facts) -> Vec<Finding> {
     let mut all = unread(facts);
     all.extend(install::check(facts));
-    all.extend(pods::check(facts));
+    all.extend(pods::pod_cidrs(facts));
+    all.extend(cni::check(facts, &pod_network::cnis(facts)));
+    all.extend(pods::proxy(facts));
     all.extend(pod_network::check(facts));
     all.extend(host::check(facts));
     all.extend(mesh::check(facts));
@@ -152,15 +160,6 @@ fn failure<T>(reading: &Reading<T>) -> Option<&String> {
 /// What was read; nothing when it could not be, which is said once for all checks.
 fn read<T>(reading: &Reading<Vec<T>>) -> &[T] {
     reading.as_deref().unwrap_or_default()
-}
-
-/// The value of a variable of a pod, where it is written out.
-pub(crate) fn variable(pod: &PodSpec, name: &str) -> Option<String> {
-    pod.containers
-        .iter()
-        .flat_map(|container| container.env.iter().flatten())
-        .find(|variable| variable.name == name)
-        .and_then(|variable| variable.value.clone())
 }
 
 /// Names that a message lists before it says how many more there are.

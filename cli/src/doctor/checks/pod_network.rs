@@ -2,6 +2,7 @@
 //!
 //! A plug-in leaves its traces when its first pod starts, so a node without traces says nothing.
 
+use super::cni::{self, is_named};
 use super::{Facts, Finding, read, some};
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_crds::peer::PodNetworkFacts;
@@ -11,38 +12,14 @@ const ID: &str = "pod-network";
 const PLUG_INS: &str = "plug-ins of the CNI project";
 /// Its masquerade is that of Services, and beside a CNI's.
 const KUBE_PROXY: &str = "kube-proxy";
-/// Who is behind a device, by its name or, where a `*` ends it, what its name begins with.
-const DEVICES: &[(&str, &str)] = &[
-    ("antrea-gw0", "Antrea"),
-    ("azure0", "Azure CNI"),
-    ("cali*", "Calico"),
-    ("vxlan.calico", "Calico"),
-    ("vxlan-v6.calico", "Calico"),
-    ("wireguard.cali", "Calico"),
-    ("wg-v6.cali", "Calico"),
-    ("cilium_*", "Cilium"),
-    ("cni0", PLUG_INS),
-    ("flannel*", "flannel"),
-    ("kube-bridge", "kube-router"),
-    ("ovn*", "OVN"),
-    ("weave", "Weave Net"),
-];
-/// Who is behind a chain, by its table or its own name, as above.
+/// The bridge of those plug-ins.
+const BRIDGE: &str = "cni0";
+/// Who is behind a chain and is no CNI, by its table or its own name or, where a `*` ends it, what the name begins with.
 const CHAINS: &[(&str, &str)] = &[
-    ("KUBE-POSTROUTING", KUBE_PROXY),
-    ("kube-proxy", KUBE_PROXY),
     ("CNI-*", PLUG_INS),
     ("cni_plugins_masquerade", PLUG_INS),
-    ("FLANNEL-*", "flannel"),
-    ("flannel-*", "flannel"),
-    ("cali*", "Calico"),
-    ("CILIUM_*", "Cilium"),
-    ("cilium*", "Cilium"),
-    ("KIND-MASQ-AGENT", "kindnet"),
-    ("kindnet*", "kindnet"),
-    ("KUBE-ROUTER-*", "kube-router"),
-    ("WEAVE*", "Weave Net"),
-    ("AWS-SNAT-*", "AWS VPC CNI"),
+    ("KUBE-POSTROUTING", KUBE_PROXY),
+    ("kube-proxy", KUBE_PROXY),
     ("IP-MASQ*", "ip-masq-agent"),
 ];
 
@@ -118,11 +95,7 @@ impl Network {
         let mut masquerade = BTreeSet::new();
         let mut marked = BTreeSet::new();
         for it in &told.masquerade {
-            let owner = it
-                .chain
-                .split(' ')
-                .skip(1)
-                .find_map(|word| owner(CHAINS, word));
+            let owner = it.chain.split(' ').skip(1).find_map(of_chain);
             // Older iptables tells no mark, and in nftables mode connections of pods to themselves need none.
             if it.only_marked || owner == Some(KUBE_PROXY) {
                 marked.insert(it.chain.clone());
@@ -133,7 +106,7 @@ impl Network {
         let by_chain = masquerade.iter().filter_map(|(owner, _)| *owner);
         let mut cnis: BTreeSet<&str> = devices
             .iter()
-            .filter_map(|name| owner(DEVICES, name))
+            .filter_map(|name| of_device(name))
             .chain(by_chain)
             .collect();
         if cnis.len() > 1 {
@@ -185,12 +158,15 @@ impl std::fmt::Display for Network {
     }
 }
 
-fn owner(of: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
-    let found = of.iter().find(|(known, _)| {
-        *known == name
-            || known
-                .strip_suffix('*')
-                .is_some_and(|start| name.starts_with(start))
-    });
-    found.map(|(_, owner)| *owner)
+fn of_device(name: &str) -> Option<&'static str> {
+    (name == BRIDGE)
+        .then_some(PLUG_INS)
+        .or_else(|| cni::of_device(name))
+}
+
+fn of_chain(name: &str) -> Option<&'static str> {
+    let other = CHAINS.iter().find(|(known, _)| is_named(known, name));
+    other
+        .map(|(_, owner)| *owner)
+        .or_else(|| cni::of_chain(name))
 }

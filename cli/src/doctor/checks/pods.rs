@@ -1,26 +1,20 @@
-//! Who gives nodes their podCIDRs, and which CNI and kube-proxy carry pods beside us.
+//! Who gives nodes their podCIDRs, and which kube-proxy stands beside us.
 //!
-//! Read from objects that everybody leaves behind: DaemonSets, their ConfigMaps, annotations of nodes, flags of
-//! kube-controller-manager's pod. What is found is said as found; a CNI that leaves no trace is unknown.
+//! Read from objects that everybody leaves behind: DaemonSets, their ConfigMaps, managers of nodes' fields, flags of
+//! kube-controller-manager's pod.
 
-use super::{Facts, Finding, read, some, variable};
-use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
+use super::cni::is_k3s;
+use super::workload::{template, variable, words};
+use super::{Facts, Finding, read, some};
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tieline_crds::Cluster;
 
 /// Field manager of the operator.
 const OURS: &str = "tieline-operator";
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
-    let mut all = pod_cidrs(facts);
-    all.extend(cni(facts));
-    all.extend(proxy(facts));
-    all
-}
-
-fn pod_cidrs(facts: &Facts) -> Vec<Finding> {
+pub(super) fn pod_cidrs(facts: &Facts) -> Vec<Finding> {
     const ID: &str = "pod-cidrs";
     let (Ok(nodes), Ok(clusters)) = (&facts.nodes, &facts.clusters) else {
         return Vec::new();
@@ -150,214 +144,7 @@ fn allocating(facts: &Facts) -> bool {
         .any(|word| word == "--allocate-node-cidrs" || word == "--allocate-node-cidrs=true")
 }
 
-fn words(spec: Option<&PodSpec>) -> impl Iterator<Item = &str> {
-    spec.into_iter()
-        .flat_map(|spec| spec.containers.iter())
-        .flat_map(|it: &Container| it.command.iter().flatten().chain(it.args.iter().flatten()))
-        .map(String::as_str)
-}
-
-/// A CNI, what it does with pods' sources, and what that means.
-struct Cni {
-    name: String,
-    /// Whether and how it masquerades.
-    masquerade: String,
-    /// Pods' addresses do not come from Node.spec.podCIDRs: why that is known.
-    own_addresses: Option<String>,
-    /// Whether it was tried in this project's labs.
-    proven: bool,
-}
-
-fn cni(facts: &Facts) -> Vec<Finding> {
-    const ID: &str = "cni";
-    let (Ok(sets), Ok(nodes)) = (&facts.daemon_sets, &facts.nodes) else {
-        return Vec::new();
-    };
-    let found = find_cnis(facts, sets, nodes);
-    if found.is_empty() {
-        let seen = super::pod_network::cnis(facts);
-        return if nodes.is_empty() {
-            Vec::new()
-        } else if !seen.is_empty() {
-            vec![Finding::ok(
-                ID,
-                format!(
-                    "the nodes have traces of {}; where pods take their addresses from is not written where this program reads, and must be Node.spec.podCIDRs",
-                    some(seen)
-                ),
-            )]
-        } else {
-            vec![Finding::unknown(ID, "no CNI was recognised (looked for flannel, Calico, Cilium, kindnet, k3s, the AWS VPC CNI and others)")
-            .todo("make sure that pods take their addresses from Node.spec.podCIDRs, and that the CNI routes each node's podCIDR inside its site")]
-        };
-    }
-    let mut all = Vec::new();
-    for cni in &found {
-        let text = format!("{}; {}", cni.name, cni.masquerade);
-        all.push(if let Some(why) = &cni.own_addresses {
-            Finding::problem(ID, format!("{text}. Pods' addresses do not follow Node.spec.podCIDRs ({why}), which is what Tieline routes by"))
-                .todo("use the CNI's host-local or Kubernetes IPAM mode; others are not supported by this version")
-        } else if cni.proven {
-            Finding::ok(ID, text)
-        } else {
-            Finding::warning(ID, format!("{text}. Tieline was not proven beside it")).todo("try it on a cluster that may fail first; make sure that pods' addresses come from Node.spec.podCIDRs")
-        });
-    }
-    if found.len() > 1 {
-        all.push(
-            Finding::warning(
-                ID,
-                format!(
-                    "several CNIs left traces: {}",
-                    some(found.iter().map(|cni| &cni.name))
-                ),
-            )
-            .todo("make sure that only one of them gives pods their addresses"),
-        );
-    }
-    all
-}
-
-const MASQUERADES: &str =
-    "it masquerades what leaves for outside; planned sources are kept all the same";
-
-fn find_cnis(facts: &Facts, sets: &[DaemonSet], nodes: &[Node]) -> Vec<Cni> {
-    let maps = facts.config_maps.as_ref().ok();
-    let map = |name: &str| maps.and_then(|maps| maps.get(name));
-    let set = |names: &[&str]| {
-        sets.iter()
-            .find(|set| names.contains(&set.name_any().as_str()))
-    };
-    let annotated = |prefix: &str| {
-        nodes
-            .iter()
-            .any(|node| node.annotations().keys().any(|key| key.starts_with(prefix)))
-    };
-    let unsaid = || "whether it masquerades is not written where this program reads".to_owned();
-    let mut found = Vec::new();
-
-    let flannel = set(&["kube-flannel-ds", "kube-flannel"]);
-    // Canal is Calico's policies on flannel's network: one CNI.
-    let canal = set(&["canal"]).is_some();
-    if !canal && (flannel.is_some() || annotated("flannel.alpha.coreos.com/")) {
-        let k3s = nodes.iter().any(is_k3s) && flannel.is_none();
-        let backends: BTreeSet<&str> = nodes
-            .iter()
-            .filter_map(|node| {
-                node.annotations()
-                    .get("flannel.alpha.coreos.com/backend-type")
-                    .map(String::as_str)
-            })
-            .collect();
-        let mut name = if k3s {
-            "k3s's flannel".to_owned()
-        } else {
-            "flannel".to_owned()
-        };
-        if !backends.is_empty() {
-            name.push_str(&format!(" ({})", some(backends)));
-        }
-        let masquerade = match flannel {
-            _ if k3s => MASQUERADES.to_owned(),
-            Some(set) if flannel_masquerades(set) => MASQUERADES.to_owned(),
-            Some(_) => "it does not masquerade".to_owned(),
-            // A program of the host: its flags are nowhere in the API.
-            None => unsaid(),
-        };
-        found.push(Cni {
-            name,
-            masquerade,
-            own_addresses: None,
-            proven: true,
-        });
-    }
-    if let Some(set) = set(&["calico-node", "canal"]) {
-        let config = map("kube-system/calico-config").and_then(|map| map.get("cni_network_config"));
-        let host_local = config.is_some_and(|text| text.contains("host-local"));
-        let calico_ipam = config.is_some_and(|text| text.contains("calico-ipam"));
-        found.push(Cni {
-            name: if canal { "Canal".into() } else { "Calico".into() },
-            masquerade: if canal && flannel_masquerades(set) { MASQUERADES.into() } else { "its IP pools say whether it masquerades (natOutgoing); planned sources are kept where that is done in iptables or nftables".into() },
-            own_addresses: (calico_ipam && !host_local && !canal).then(|| "ConfigMap calico-config names calico-ipam".to_owned()),
-            proven: false,
-        });
-    }
-    if set(&["cilium"]).is_some() {
-        let config = map("kube-system/cilium-config");
-        let value = |key: &str| config.and_then(|map| map.get(key)).map(String::as_str);
-        let ipam = value("ipam");
-        let masquerade = match (value("enable-ipv4-masquerade"), value("enable-bpf-masquerade")) {
-            (Some("false"), _) => "it does not masquerade".to_owned(),
-            (Some("true"), Some("true")) => "it masquerades in eBPF, which may hide pods' sources before Tieline sees them: set ipv4NativeRoutingCIDR to the planned super-nets".to_owned(),
-            (Some("true"), _) => "it masquerades in iptables; planned sources are kept all the same".to_owned(),
-            _ => unsaid(),
-        };
-        found.push(Cni {
-            name: "Cilium".into(),
-            masquerade,
-            own_addresses: ipam
-                .filter(|mode| *mode != "kubernetes")
-                .map(|mode| format!("ConfigMap cilium-config says ipam: {mode}, not kubernetes")),
-            proven: false,
-        });
-    }
-    if set(&["aws-node"]).is_some() {
-        found.push(Cni {
-            name: "AWS VPC CNI".into(),
-            masquerade: unsaid(),
-            own_addresses: Some("they come from the VPC's subnets".into()),
-            proven: false,
-        });
-    }
-    if set(&["kindnet"]).is_some() {
-        found.push(Cni { name: "kindnet".into(), masquerade: "it masquerades what leaves for outside the pod range; planned sources are kept all the same".into(), own_addresses: None, proven: false });
-    }
-    for (names, name) in [
-        (&["weave-net"][..], "Weave Net"),
-        (&["antrea-agent"][..], "Antrea"),
-        (&["kube-router"][..], "kube-router"),
-        (&["kube-ovn-cni", "ovnkube-node"][..], "OVN"),
-        (&["azure-cns"][..], "Azure CNI"),
-        (&["anetd", "netd"][..], "GKE's network agent"),
-    ] {
-        if set(names).is_some() {
-            found.push(Cni {
-                name: name.into(),
-                masquerade: unsaid(),
-                own_addresses: None,
-                proven: false,
-            });
-        }
-    }
-    found
-}
-
-/// Whether flannel's flags say so. Go's flags take one dash as well as two.
-fn flannel_masquerades(set: &DaemonSet) -> bool {
-    template(set).any(|word| {
-        let flag = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
-        matches!(flag, Some("ip-masq" | "ip-masq=true"))
-    })
-}
-
-fn is_k3s(node: &Node) -> bool {
-    let version = node
-        .status
-        .as_ref()
-        .and_then(|status| status.node_info.as_ref())
-        .map(|info| info.kubelet_version.as_str());
-    version.is_some_and(|version| version.contains("+k3s") || version.contains("+rke2"))
-}
-
-fn template(set: &DaemonSet) -> impl Iterator<Item = &str> {
-    words(
-        set.spec
-            .as_ref()
-            .and_then(|spec| spec.template.spec.as_ref()),
-    )
-}
-
-fn proxy(facts: &Facts) -> Vec<Finding> {
+pub(super) fn proxy(facts: &Facts) -> Vec<Finding> {
     const ID: &str = "kube-proxy";
     let (Ok(sets), Ok(nodes), Ok(maps)) = (&facts.daemon_sets, &facts.nodes, &facts.config_maps)
     else {

@@ -1,16 +1,20 @@
 //! Refuses to write to an older schema, which would drop new fields without a word.
+//!
+//! Reading does no harm meanwhile: an older schema holds less than this program knows, and nothing that it does not.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, ResourceExt};
+use std::ops::ControlFlow;
+use std::time::Duration;
 use thiserror::Error;
 use tieline_crds::{SCHEMA_ANNOTATION, SCHEMA_NUMBER};
 
-/// Why the operator does not start to write.
+/// Why objects of a kind are not written.
 #[derive(Debug, Error)]
 pub enum SchemaError {
     /// The definition is older than this program. A retry helps once it has been updated.
     #[error(
-        "{name} has schema {found}, and this operator needs {SCHEMA_NUMBER} or newer: apply the CRDs of this version first"
+        "{name} has schema {found}, and this program needs {SCHEMA_NUMBER} or newer: apply the CRDs of this version first"
     )]
     Older {
         /// Name of the definition.
@@ -21,7 +25,7 @@ pub enum SchemaError {
     /// The definition is not there. A retry helps once it has been applied.
     #[error("{0} is not defined: apply the CRDs first")]
     Missing(String),
-    /// The API server did not answer. A retry can help.
+    /// The API server did not say. A retry can help, unless it refused.
     #[error("cannot read the definition of {name}")]
     Unreadable {
         /// Name of the definition.
@@ -32,29 +36,56 @@ pub enum SchemaError {
     },
 }
 
-/// Checks all definitions.
+impl SchemaError {
+    /// Whether the API server refuses to let this program look.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Unreadable { source: kube::Error::Api(status), .. } if status.is_forbidden())
+    }
+}
+
+/// Names of all definitions, for a program that writes to all.
+#[must_use]
+pub fn all() -> Vec<String> {
+    tieline_crds::all()
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect()
+}
+
+/// Looks at these definitions until they fit, with a `pause` between two looks. `objection` hears each time why they do not, and may
+/// say that it makes no difference.
+pub async fn wait_for(
+    client: &Client,
+    definitions: &[String],
+    pause: Duration,
+    mut objection: impl FnMut(&SchemaError) -> ControlFlow<()>,
+) {
+    while let Err(error) = check(client, definitions).await {
+        if objection(&error).is_break() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Checks these definitions.
 ///
 /// # Errors
 /// [`SchemaError`] for the first that does not fit.
-pub async fn check(client: &Client) -> Result<(), SchemaError> {
+pub async fn check(client: &Client, definitions: &[String]) -> Result<(), SchemaError> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for wanted in tieline_crds::all() {
-        let name = wanted.name_any();
+    for name in definitions {
         let found = api
-            .get_opt(&name)
+            .get_metadata_opt(name)
             .await
             .map_err(|source| SchemaError::Unreadable {
                 name: name.clone(),
                 source,
             })?;
         let found = found.ok_or_else(|| SchemaError::Missing(name.clone()))?;
-        fits(
-            &name,
-            found
-                .annotations()
-                .get(SCHEMA_ANNOTATION)
-                .map(String::as_str),
-        )?;
+        let number = found.annotations().get(SCHEMA_ANNOTATION);
+        fits(name, number.map(String::as_str))?;
     }
     Ok(())
 }

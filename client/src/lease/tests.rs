@@ -1,11 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::{get, post};
-use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use crate::fake::{Kept, leases, serve};
+use serde_json::Value;
 
 #[test]
 fn a_term_that_lapsed_begins_anew_when_it_is_renewed() {
@@ -25,67 +21,24 @@ fn a_term_that_lapsed_begins_anew_when_it_is_renewed() {
     assert_eq!(turn(false, past, past, at), None);
 }
 
-/// The Lease as an API server keeps it.
-type Kept = Arc<Mutex<Option<Value>>>;
-
-fn refused(code: StatusCode, reason: &str) -> (StatusCode, String) {
-    let status =
-        json!({"kind": "Status", "apiVersion": "v1", "code": code.as_u16(), "reason": reason});
-    (code, status.to_string())
-}
-
-async fn read(State(kept): State<Kept>) -> (StatusCode, String) {
-    match &*kept.lock().unwrap() {
-        Some(lease) => (StatusCode::OK, lease.to_string()),
-        None => refused(StatusCode::NOT_FOUND, "NotFound"),
-    }
-}
-
-/// Creates or replaces, by compare-and-swap.
-async fn store(State(kept): State<Kept>, body: String) -> (StatusCode, String) {
-    let mut lease: Value = serde_json::from_str(&body).unwrap();
-    let mut kept = kept.lock().unwrap();
-    let version = |lease: &Value| {
-        lease["metadata"]["resourceVersion"]
-            .as_str()
-            .map(str::to_owned)
-    };
-    let before = kept.as_ref().and_then(version);
-    if before != version(&lease) {
-        return refused(StatusCode::CONFLICT, "Conflict");
-    }
-    let next = before.map_or(1, |before| before.parse::<u64>().unwrap() + 1);
-    lease["metadata"]["resourceVersion"] = next.to_string().into();
-    *kept = Some(lease.clone());
-    (StatusCode::OK, lease.to_string())
-}
+const LEASE: &str = "tieline-example";
 
 async fn api_server() -> (Kept, Client) {
     let kept = Kept::default();
-    let leases = "/apis/coordination.k8s.io/v1/namespaces/tieline-system/leases";
-    let routes = Router::new()
-        .route(leases, post(store))
-        .route(&format!("{leases}/{LEASE}"), get(read).put(store))
-        .with_state(kept.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    let config = kube::Config::new(url.parse().unwrap());
-    (kept, Client::try_from(config).unwrap())
+    let client = serve(leases(LEASE, kept.clone())).await;
+    (kept, client)
 }
 
 /// A candidate that leads, and what tells it to end.
 async fn leader(client: Client) -> (Leadership, Candidacy, watch::Sender<bool>) {
     let (stop, shutdown) = watch::channel(false);
-    let duration = Duration::from_secs(15);
-    let (leadership, candidacy) = elect(
-        client,
-        "tieline-system".to_owned(),
-        "a".to_owned(),
-        duration,
-        shutdown,
-        |_| {},
-    );
+    let candidate = Candidate {
+        namespace: "tieline-system".to_owned(),
+        lease: LEASE.to_owned(),
+        identity: "a".to_owned(),
+        duration: Duration::from_secs(15),
+    };
+    let (leadership, candidacy) = elect(client, candidate, shutdown, |_| {});
     until(|| leadership.holds()).await;
     (leadership, candidacy, stop)
 }

@@ -1,7 +1,7 @@
-//! Leader election over the Lease `tieline-operator`: the IO around [`crate::leader`].
+//! Leader election over a Lease: the IO around [`crate::leader`].
 
+use crate::error::chain;
 use crate::leader::{Action, Elector, Record};
-use crate::watch::chain;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -11,8 +11,30 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-/// Name of the Lease.
-pub const LEASE: &str = "tieline-operator";
+/// Which election, and who takes part in it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the Lease: one for each kind of program.
+    pub lease: String,
+    /// This process among the others; see [`identity`].
+    pub identity: String,
+    /// How long a silent leader keeps the Lease.
+    pub duration: Duration,
+}
+
+/// The host's name, or where it has none `program`, and a random suffix: two processes never share it.
+#[must_use]
+pub fn identity(program: &str) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!(
+        "{}_{:08x}",
+        if host.is_empty() { program } else { host },
+        rand::random::<u32>()
+    )
+}
 
 /// Whether this process may write.
 #[derive(Debug, Clone)]
@@ -85,22 +107,29 @@ fn turn(led: bool, was: Term, now: Term, at: Instant) -> Option<bool> {
 /// told when leadership begins and ends.
 pub fn elect(
     client: Client,
-    namespace: String,
-    identity: String,
-    duration: Duration,
+    candidate: Candidate,
     mut shutdown: watch::Receiver<bool>,
     turned: impl Fn(bool) + Send + 'static,
 ) -> (Leadership, Candidacy) {
     let (idle, nothing_under_way) = oneshot::channel();
     let (sender, receiver) = watch::channel(Term::No);
-    let api: Api<Lease> = Api::namespaced(client, &namespace);
+    let Candidate {
+        namespace,
+        lease,
+        identity,
+        duration,
+    } = candidate;
+    let slot = Slot {
+        api: Api::namespaced(client, &namespace),
+        lease,
+    };
     let task = tokio::spawn(async move {
         let mut elector = Elector::new(identity.clone(), duration);
         let mut led = false;
-        tracing::info!(%identity, lease = LEASE, "waiting to lead");
+        tracing::info!(%identity, lease = %slot.lease, "waiting to lead");
         loop {
             // A request that takes longer than the deadline is of no use any more.
-            let look = tokio::time::timeout(elector.renew_deadline(), look(&api, &mut elector));
+            let look = tokio::time::timeout(elector.renew_deadline(), slot.look(&mut elector));
             match look.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
@@ -126,79 +155,91 @@ pub fn elect(
         }
         sender.send_replace(Term::No);
         if nothing_under_way.await.is_ok() {
-            let _ = tokio::time::timeout(Duration::from_secs(2), release(&api, &mut elector)).await;
+            let _ = tokio::time::timeout(Duration::from_secs(2), slot.release(&mut elector)).await;
         }
     });
     (Leadership(receiver), Candidacy { idle, task })
 }
 
-async fn look(api: &Api<Lease>, elector: &mut Elector) -> Result<(), kube::Error> {
-    let found = api.get_opt(LEASE).await?;
-    let Action::Write { record, taken } =
-        elector.read(found.as_ref().map(record_of).as_ref(), Instant::now())
-    else {
-        return Ok(());
-    };
-    let sent = Instant::now();
-    match write(api, found, &record, taken).await {
-        Ok(stored) => {
-            elector.stored(stored.metadata.resource_version, sent);
-            Ok(())
-        }
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            elector.lost();
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
+/// The Lease as the API server has it.
+struct Slot {
+    api: Api<Lease>,
+    lease: String,
 }
 
-async fn release(api: &Api<Lease>, elector: &mut Elector) {
-    let Ok(Some(found)) = api.get_opt(LEASE).await else {
-        return;
-    };
-    if let Some(record) = elector.release(&record_of(&found)) {
-        match write(api, Some(found), &record, false).await {
-            Ok(_) => tracing::info!("gave the Lease back"),
-            Err(error) => tracing::warn!(error = %chain(&error), "cannot give the Lease back"),
+impl Slot {
+    async fn look(&self, elector: &mut Elector) -> Result<(), kube::Error> {
+        let found = self.api.get_opt(&self.lease).await?;
+        let Action::Write { record, taken } =
+            elector.read(found.as_ref().map(record_of).as_ref(), Instant::now())
+        else {
+            return Ok(());
+        };
+        let sent = Instant::now();
+        match self.write(found, &record, taken).await {
+            Ok(stored) => {
+                elector.stored(stored.metadata.resource_version, sent);
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                elector.lost();
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
-}
 
-async fn write(
-    api: &Api<Lease>,
-    found: Option<Lease>,
-    record: &Record,
-    taken: bool,
-) -> Result<Lease, kube::Error> {
-    let now = Some(MicroTime(Timestamp::now()));
-    let before = found
-        .as_ref()
-        .and_then(|lease| lease.spec.clone())
-        .unwrap_or_default();
-    let lease = Lease {
-        metadata: ObjectMeta {
-            name: Some(LEASE.to_owned()),
-            resource_version: record.version.clone(),
-            ..ObjectMeta::default()
-        },
-        spec: Some(LeaseSpec {
-            holder_identity: Some(record.holder.clone()),
-            lease_duration_seconds: i32::try_from(record.duration.as_secs()).ok(),
-            // Times are for people: nobody compares them.
-            acquire_time: if taken {
-                now.clone()
-            } else {
-                before.acquire_time
+    async fn release(&self, elector: &mut Elector) {
+        let Ok(Some(found)) = self.api.get_opt(&self.lease).await else {
+            return;
+        };
+        if let Some(record) = elector.release(&record_of(&found)) {
+            match self.write(Some(found), &record, false).await {
+                Ok(_) => tracing::info!("gave the Lease back"),
+                Err(error) => tracing::warn!(error = %chain(&error), "cannot give the Lease back"),
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        found: Option<Lease>,
+        record: &Record,
+        taken: bool,
+    ) -> Result<Lease, kube::Error> {
+        let now = Some(MicroTime(Timestamp::now()));
+        let before = found
+            .as_ref()
+            .and_then(|lease| lease.spec.clone())
+            .unwrap_or_default();
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.lease.clone()),
+                resource_version: record.version.clone(),
+                ..ObjectMeta::default()
             },
-            renew_time: now,
-            lease_transitions: Some(record.transitions),
-            ..LeaseSpec::default()
-        }),
-    };
-    match found {
-        None => api.create(&PostParams::default(), &lease).await,
-        Some(_) => api.replace(LEASE, &PostParams::default(), &lease).await,
+            spec: Some(LeaseSpec {
+                holder_identity: Some(record.holder.clone()),
+                lease_duration_seconds: i32::try_from(record.duration.as_secs()).ok(),
+                // Times are for people: nobody compares them.
+                acquire_time: if taken {
+                    now.clone()
+                } else {
+                    before.acquire_time
+                },
+                renew_time: now,
+                lease_transitions: Some(record.transitions),
+                ..LeaseSpec::default()
+            }),
+        };
+        match found {
+            None => self.api.create(&PostParams::default(), &lease).await,
+            Some(_) => {
+                self.api
+                    .replace(&self.lease, &PostParams::default(), &lease)
+                    .await
+            }
+        }
     }
 }
 
