@@ -17,6 +17,7 @@ use tieline_core::fleet::Fleet;
 use tieline_core::host::DEFAULT_PORT;
 use tieline_core::ids::{ClusterName, Lineage, PeerName};
 use tieline_core::ledger::Ledgers;
+use tieline_core::notice::{About, Notice, Reason};
 use tieline_core::peer::{AcceptedPeers, Claim};
 use tieline_core::plan::{Before, Proposal, plan as decide};
 use tieline_crds::AddressLedger;
@@ -140,12 +141,7 @@ impl Reader {
             _ => Ok(()),
         };
         if let Err(invalid) = outcome {
-            self.refuse(
-                invalid.kind,
-                &invalid.name,
-                &invalid.field,
-                &invalid.message,
-            );
+            self.invalid.push((&Notice::from(&invalid)).into());
         }
         Ok(())
     }
@@ -158,16 +154,18 @@ impl Reader {
             .filter_map(|it| Some((it.metadata.name.as_deref()?, it)));
         let read = LedgerReader::default().read(&named.collect());
         self.before.ledgers = read.ledgers;
-        for it in read.broken {
-            self.refuse(it.kind, &it.name, &it.field, &it.message);
-        }
-        for lost in read.lost {
-            let name = lost.ledger.to_string();
-            self.refuse("AddressLedger", &name, "spec.slices", &lost.to_string());
-        }
+        let broken = read.broken.iter().map(Notice::from);
+        let lost = read.lost.into_iter().map(|lost| Notice {
+            message: format!("spec.slices: {lost}"),
+            about: About::AddressLedger(lost.ledger),
+            link: None,
+            reason: Reason::Invalid,
+        });
+        let rows = broken.chain(lost).map(|notice| NoticeRow::from(&notice));
+        self.invalid.extend(rows);
     }
 
-    /// What a real API server would refuse on create.
+    /// What a real API server would refuse on create. A kind that is none of ours is among it, so it is named as it is written.
     fn schema_allows(&mut self, object: &Object) -> bool {
         let violations = tieline_crds::validate(&object.value);
         let name = object
@@ -175,19 +173,14 @@ impl Reader {
             .pointer("/metadata/name")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        for violation in &violations {
-            self.refuse(&object.kind, name, &violation.field, &violation.message);
-        }
+        self.invalid
+            .extend(violations.iter().map(|violation| NoticeRow {
+                kind: object.kind.clone(),
+                name: name.to_owned(),
+                reason: Reason::Invalid,
+                message: format!("{}: {}", violation.field, violation.message),
+            }));
         violations.is_empty()
-    }
-
-    fn refuse(&mut self, kind: &str, name: &str, field: &str, message: &str) {
-        self.invalid.push(NoticeRow {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            reason: "Invalid".into(),
-            message: format!("{field}: {message}"),
-        });
     }
 
     fn peer(&mut self, object: &tieline_crds::Peer) -> Result<(), Invalid> {

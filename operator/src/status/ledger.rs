@@ -1,6 +1,7 @@
 //! Status of an AddressLedger.
 
 use super::judgement::{Judgement, conditions};
+use crate::condition::{ConditionType, Standing};
 use crate::decided::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -24,15 +25,28 @@ pub(super) fn status(
     let mut lost = decided.world.lost.iter();
     let lost = lost.find(|it| name.as_ref() == Some(&it.ledger));
     let judgement = match (lost, frozen) {
-        (Some(lost), _) => Judgement::new("Frozen", true, "SliceMissing", lost.to_string()),
-        _ if !disagreements.is_empty() => {
-            Judgement::new("Frozen", true, "LedgersDisagree", disagreements.join("; "))
-        }
-        (_, Some(frozen)) => Judgement::new("Frozen", true, "RevisionBehind", frozen.to_string()),
+        (Some(lost), _) => Judgement::new(
+            ConditionType::Frozen,
+            true,
+            Standing::SliceMissing,
+            lost.to_string(),
+        ),
+        _ if !disagreements.is_empty() => Judgement::new(
+            ConditionType::Frozen,
+            true,
+            Standing::LedgersDisagree,
+            disagreements.join("; "),
+        ),
+        (_, Some(frozen)) => Judgement::new(
+            ConditionType::Frozen,
+            true,
+            Standing::RevisionBehind,
+            frozen.to_string(),
+        ),
         (_, None) => Judgement::new(
-            "Frozen",
+            ConditionType::Frozen,
             false,
-            "UpToDate",
+            Standing::UpToDate,
             "nobody has seen a newer revision",
         ),
     };
