@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`cluster_link`], [`cluster`], [`site`], [`vpn_attachment`] | what users write |
 //! | [`address_ledger`], [`network_plan`], [`peer`] | what the operator and the agents write |
+//! | [`mod@condition`] | the words of all statuses' conditions |
 //! | [`mod@convert`] | objects to and from `core` values, each field parsed once |
 //! | [`mod@validate`] | the API server's checks, offline |
 //!
@@ -18,6 +19,7 @@
 pub mod address_ledger;
 pub mod cluster;
 pub mod cluster_link;
+pub mod condition;
 pub mod convert;
 pub mod network_plan;
 pub mod peer;

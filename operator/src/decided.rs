@@ -1,7 +1,6 @@
 //! What has been decided, as a value: everything that writes and statuses follow from. It is made whole by a full pass and
 //! carried forward by what changed; a write that fails changes nothing in it, but ends its life. Pure.
 
-use crate::condition::Standing;
 use crate::index::Index;
 use crate::ledgers;
 use crate::objections::Objections;
@@ -23,6 +22,7 @@ use tieline_core::notice::About;
 use tieline_core::plan::{Proposal, listed};
 use tieline_core::slices::Stored;
 use tieline_crds::NetworkPlanSpec;
+use tieline_crds::condition::Standing;
 use tieline_crds::convert::{self, Invalid, LostSlices};
 
 /// Writes that the API server refused, by the link that they were for; without one they concern all.

@@ -22,14 +22,12 @@
 //! | [`mod@reconcile`], [`mod@run`] | one pass; one after the other | the sequence |
 //! | [`restore`] | what waits after a restored backup | pure |
 //! | [`vpn`] | keys of VPN attachments, sealed boxes, the other side's configuration | pure |
-//! | [`condition`] | the conditions and their reasons, in the API's words | data |
 //! | [`status`], [`lane`] | what people read, and writing it | pure; IO |
 //! | [`mod@write`] | one request each, only while leading | IO |
 //! | [`leader`], [`lease`] | who leads | pure; IO |
 //! | [`schema`], [`admin`], [`metrics`], [`options`] | start check, endpoints, numbers, flags | |
 
 pub mod admin;
-pub mod condition;
 pub mod decided;
 pub mod fold;
 pub mod index;

@@ -11,7 +11,6 @@
 //! A pass costs what changed: where only Nodes and Peers did, the world and the decision of the pass before are carried forward.
 //! Everything else, and whatever was not stored, is decided anew as a whole.
 
-use crate::condition::Standing;
 use crate::decided::{Decided, Refused};
 use crate::fold::fold;
 use crate::index::{Index, News, Scope};
@@ -28,6 +27,7 @@ use k8s_openapi::jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tieline_core::ids::{ClusterName, Lineage};
+use tieline_crds::condition::Standing;
 
 /// How many writes that nobody waits for are sent before looking whether somebody waits by now.
 const LATE_AT_ONCE: usize = 32;

@@ -3,7 +3,6 @@
 use super::judged::Judged;
 use super::judgement::{Judgement, accepted, conditions, count};
 use super::members::summary;
-use crate::condition::{ConditionType, Standing};
 use crate::decided::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -13,6 +12,7 @@ use tieline_core::ledger::LedgerName;
 use tieline_core::notice::{Kind, Notice, Reason};
 use tieline_core::plan::listed;
 use tieline_crds::cluster::NodeCount;
+use tieline_crds::condition::{ObjectCondition, Standing};
 use tieline_crds::{Cluster, ClusterStatus};
 
 pub(super) fn status(object: &Cluster, from: &Judged<'_>, now: Timestamp) -> ClusterStatus {
@@ -38,42 +38,42 @@ pub(super) fn status(object: &Cluster, from: &Judged<'_>, now: Timestamp) -> Clu
     let used = decided.uses.uses_cluster(&name);
     let ready = if !accepted.holds() {
         Judgement::new(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             false,
             accepted.reason,
             accepted.message.clone(),
         )
     } else if !used {
         Judgement::new(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             false,
             Standing::NotAMember,
             "no ClusterLink names this cluster in spec.members.clusters",
         )
     } else if !entries.is_empty() {
         Judgement::new(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             false,
             Standing::NodesNotReady,
             summary(entries, nodes),
         )
     } else if part < nodes {
         Judgement::new(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             false,
             Standing::NodesWaiting,
             waiting(decided, cluster, nodes - part, nodes),
         )
     } else if nodes == 0 {
         Judgement::new(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             false,
             Reason::NoNodes,
             "no node of this cluster is known",
         )
     } else {
         Judgement::new(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             true,
             Standing::Ready,
             format!("all {nodes} nodes take part"),

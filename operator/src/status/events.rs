@@ -1,7 +1,6 @@
 //! Events: only when something happened, told from what is written and what was there before.
 
 use super::{Changes, link::new_entries};
-use crate::condition::{ConditionType, Standing};
 use crate::decided::Decided;
 use crate::index::Index;
 use crate::reconcile::Stored;
@@ -12,6 +11,7 @@ use tieline_core::ids::NodeId;
 use tieline_core::notice::Reason;
 use tieline_core::peer::AcceptedPeers;
 use tieline_crds::AddressLedgerStatus;
+use tieline_crds::condition::{ObjectCondition, Occurrence, Standing};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +59,7 @@ pub fn done(index: &Index, decided: &Decided, stored: &Stored) -> Vec<Happening>
             happened.push(Happening {
                 regarding: object.object_ref(&()),
                 warning: false,
-                reason: "PodCidrAssigned".to_owned(),
+                reason: Occurrence::PodCidrAssigned.to_string(),
                 note: format!("podCIDRs {} in site {}", cidrs.join(", "), node.site),
                 action: "Assign",
             });
@@ -114,9 +114,10 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
             let was = before.is_some_and(|it| it.status == "True");
             let turned = before.is_some_and(|it| it.status != wanted.status)
                 || (before.is_none() && wanted.status == "True");
-            let failed =
-                before.is_none() && wanted.status == "False" && ConditionType::Accepted.is(wanted);
-            if ConditionType::Converged.is(wanted) || !(turned || failed) {
+            let failed = before.is_none()
+                && wanted.status == "False"
+                && ObjectCondition::Accepted.is(wanted);
+            if ObjectCondition::Converged.is(wanted) || !(turned || failed) {
                 continue;
             }
             happened.push(Happening {
@@ -142,7 +143,7 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
             happened.push(Happening {
                 regarding: object.object_ref(&()),
                 warning: false,
-                reason: "GatewayElected".to_owned(),
+                reason: Occurrence::GatewayElected.to_string(),
                 note: format!(
                     "Node {} is gateway {} of site {}",
                     gateway.node,
@@ -155,7 +156,7 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
     }
     for (object, status) in &changes.ledgers {
         let frozen = |status: &AddressLedgerStatus| {
-            let frozen = ConditionType::Frozen.of(&status.conditions);
+            let frozen = ObjectCondition::Frozen.of(&status.conditions);
             frozen.filter(|it| it.status == "True").cloned()
         };
         let was = object.status.as_ref().and_then(frozen);

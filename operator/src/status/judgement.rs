@@ -1,16 +1,16 @@
 //! Conditions, which all statuses are made of: their texts are bounded, and the time of one that keeps its status is kept.
 
-use crate::condition::{ConditionReason, ConditionType, Standing};
 use crate::decided::Decided;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use tieline_core::notice::Kind;
 use tieline_crds::Condition;
+use tieline_crds::condition::{ConditionReason, ObjectCondition, Standing};
 
 /// One condition before it has a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Judgement {
-    pub(super) kind: ConditionType,
+    pub(super) kind: ObjectCondition,
     pub(super) holds: Option<bool>,
     pub(super) reason: ConditionReason,
     pub(super) message: String,
@@ -18,7 +18,7 @@ pub(super) struct Judgement {
 
 impl Judgement {
     pub(super) fn new(
-        kind: ConditionType,
+        kind: ObjectCondition,
         holds: bool,
         reason: impl Into<ConditionReason>,
         message: impl Into<String>,
@@ -32,7 +32,7 @@ impl Judgement {
     }
 
     pub(super) fn unknown(
-        kind: ConditionType,
+        kind: ObjectCondition,
         reason: impl Into<ConditionReason>,
         message: impl Into<String>,
     ) -> Self {
@@ -105,14 +105,14 @@ pub(super) fn clipped(mut text: String, limit: usize) -> String {
 
 /// Accepted, for an object that is or is not readable.
 pub(super) fn accepted(kind: Kind, name: &str, decided: &Decided) -> Judgement {
-    let no = |reason, message| Judgement::new(ConditionType::Accepted, false, reason, message);
+    let no = |reason, message| Judgement::new(ObjectCondition::Accepted, false, reason, message);
     if let Some(unread) = decided.objections.unread(kind, name) {
         return no(unread.reason, unread.message.clone());
     }
     let refusals = decided.objections.refusals(kind, name);
     match refusals.first() {
         None => Judgement::new(
-            ConditionType::Accepted,
+            ObjectCondition::Accepted,
             true,
             Standing::Accepted,
             "nothing to object to",

@@ -1,11 +1,11 @@
 //! Status of an AddressLedger.
 
 use super::judgement::{Judgement, conditions};
-use crate::condition::{ConditionType, Standing};
 use crate::decided::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tieline_core::ledger::LedgerName;
+use tieline_crds::condition::{ObjectCondition, Standing};
 use tieline_crds::{AddressLedger, AddressLedgerStatus};
 
 pub(super) fn status(
@@ -26,25 +26,25 @@ pub(super) fn status(
     let lost = lost.find(|it| name.as_ref() == Some(&it.ledger));
     let judgement = match (lost, frozen) {
         (Some(lost), _) => Judgement::new(
-            ConditionType::Frozen,
+            ObjectCondition::Frozen,
             true,
             Standing::SliceMissing,
             lost.to_string(),
         ),
         _ if !disagreements.is_empty() => Judgement::new(
-            ConditionType::Frozen,
+            ObjectCondition::Frozen,
             true,
             Standing::LedgersDisagree,
             disagreements.join("; "),
         ),
         (_, Some(frozen)) => Judgement::new(
-            ConditionType::Frozen,
+            ObjectCondition::Frozen,
             true,
             Standing::RevisionBehind,
             frozen.to_string(),
         ),
         (_, None) => Judgement::new(
-            ConditionType::Frozen,
+            ObjectCondition::Frozen,
             false,
             Standing::UpToDate,
             "nobody has seen a newer revision",

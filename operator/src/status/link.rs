@@ -4,13 +4,13 @@ use super::entries::Entries;
 use super::judged::Judged;
 use super::judgement::{Judgement, accepted, conditions, count};
 use super::members::{Members, not_ready};
-use crate::condition::{ConditionType, Standing};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
 use tieline_core::ids::LinkName;
 use tieline_core::notice::{Kind, Reason};
 use tieline_crds::cluster_link::{MemberCount, NotReady};
+use tieline_crds::condition::{ObjectCondition, Standing};
 use tieline_crds::network_plan::AppliedBy;
 use tieline_crds::{ClusterLink, ClusterLinkStatus, NetworkPlan, NetworkPlanStatus};
 
@@ -42,7 +42,7 @@ pub(super) fn status(object: &ClusterLink, from: &Judged<'_>, now: Timestamp) ->
     let planned = planned(&name, link, written, from);
     let converged = converged(link, &lacking, members, planned.holds());
     let all = Judgement::new(
-        ConditionType::Ready,
+        ObjectCondition::Ready,
         true,
         Standing::Ready,
         format!("all {total} members are ready"),
@@ -51,11 +51,16 @@ pub(super) fn status(object: &ClusterLink, from: &Judged<'_>, now: Timestamp) ->
     let ready_now = [&accepted, &planned, &converged]
         .into_iter()
         .find(|it| !it.holds())
-        .map(|it| Judgement::new(ConditionType::Ready, false, it.reason, it.message.clone()))
+        .map(|it| Judgement::new(ObjectCondition::Ready, false, it.reason, it.message.clone()))
         .unwrap_or(if ready == total {
             all
         } else {
-            Judgement::new(ConditionType::Ready, false, Standing::MembersNotReady, some)
+            Judgement::new(
+                ObjectCondition::Ready,
+                false,
+                Standing::MembersNotReady,
+                some,
+            )
         });
     ClusterLinkStatus {
         observed_generation: object.metadata.generation,
@@ -80,7 +85,7 @@ fn planned(
 ) -> Judgement {
     let decided = from.decided;
     let no = |reason: Standing, message: String| {
-        Judgement::new(ConditionType::Planned, false, reason, message)
+        Judgement::new(ObjectCondition::Planned, false, reason, message)
     };
     if let Some((reason, message)) = &decided.trouble {
         return no(*reason, message.clone());
@@ -132,7 +137,7 @@ fn planned(
     };
     match written {
         Some(_) => Judgement::new(
-            ConditionType::Planned,
+            ObjectCondition::Planned,
             true,
             Standing::Planned,
             format!(
@@ -162,7 +167,7 @@ fn converged(
         } else {
             "nothing is applied yet"
         };
-        return Judgement::new(ConditionType::Converged, false, Reason::NoNodes, message);
+        return Judgement::new(ObjectCondition::Converged, false, Reason::NoNodes, message);
     }
     if applied < total {
         let message = format!(
@@ -170,14 +175,14 @@ fn converged(
             entries.reasons()
         );
         return Judgement::new(
-            ConditionType::Converged,
+            ObjectCondition::Converged,
             false,
             Standing::AgentsBehind,
             message,
         );
     }
     Judgement::new(
-        ConditionType::Converged,
+        ObjectCondition::Converged,
         true,
         Standing::Converged,
         format!("all {total} nodes carry the plan"),

@@ -3,12 +3,12 @@
 use super::judged::Judged;
 use super::judgement::{Judgement, accepted, conditions};
 use super::members::{GatewayState, Members};
-use crate::condition::{ConditionType, Standing};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tieline_core::ids::{LinkName, SiteName};
 use tieline_core::notice::{About, Kind, Notice, Reason};
 use tieline_core::plan::listed;
+use tieline_crds::condition::{ObjectCondition, Standing};
 use tieline_crds::site::SiteGateway;
 use tieline_crds::{Site, SiteStatus};
 
@@ -43,27 +43,27 @@ pub(super) fn status(
     let total = gateways.len();
     let reachable = if total == 0 {
         Judgement::new(
-            ConditionType::Reachable,
+            ObjectCondition::Reachable,
             false,
             Reason::NoGateway,
             "no node of this site is a gateway",
         )
     } else if reporting == 0 {
         Judgement::unknown(
-            ConditionType::Reachable,
+            ObjectCondition::Reachable,
             Standing::NotReported,
             "no gateway has reported its paths yet",
         )
     } else if up == 0 {
         Judgement::new(
-            ConditionType::Reachable,
+            ObjectCondition::Reachable,
             false,
             Reason::NoPath,
             format!("none of {total} gateways has a path that is up"),
         )
     } else {
         Judgement::new(
-            ConditionType::Reachable,
+            ObjectCondition::Reachable,
             true,
             Standing::PathsUp,
             format!("{up} of {total} gateways have paths that are up"),
@@ -71,14 +71,14 @@ pub(super) fn status(
     };
     let in_use = if users.is_empty() {
         Judgement::new(
-            ConditionType::InUse,
+            ObjectCondition::InUse,
             false,
             Standing::NotUsed,
             "no ClusterLink uses this site",
         )
     } else {
         Judgement::new(
-            ConditionType::InUse,
+            ObjectCondition::InUse,
             true,
             Standing::Used,
             format!("used by {}", listed(users)),

@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::judgement::{Judgement, clipped, conditions};
 use super::*;
-use crate::condition::{ConditionType, Standing};
 use crate::decided::Decided;
 use crate::index::Index;
 use crate::{restore, world};
@@ -10,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use tieline_core::ids::Lineage;
 use tieline_crds::Peer;
+use tieline_crds::condition::{ObjectCondition, Standing};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -20,7 +20,7 @@ fn a_condition_keeps_its_time_until_its_status_turns() {
     let first = conditions(
         &[],
         vec![Judgement::new(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             false,
             Standing::NotAMember,
             "a",
@@ -31,7 +31,7 @@ fn a_condition_keeps_its_time_until_its_status_turns() {
     let second = conditions(
         &first,
         vec![Judgement::new(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             false,
             Standing::NodesWaiting,
             "b",
@@ -47,7 +47,7 @@ fn a_condition_keeps_its_time_until_its_status_turns() {
     let third = conditions(
         &second,
         vec![Judgement::new(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             true,
             Standing::Ready,
             "c",
@@ -59,7 +59,7 @@ fn a_condition_keeps_its_time_until_its_status_turns() {
     let unknown = conditions(
         &third,
         vec![Judgement::unknown(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             Standing::NotReported,
             "d",
         )],
@@ -75,7 +75,7 @@ fn times_are_whole_seconds_as_the_api_keeps_them() {
     let made = conditions(
         &[],
         vec![Judgement::new(
-            ConditionType::Ready,
+            ObjectCondition::Ready,
             true,
             Standing::NotAMember,
             "a",

@@ -3,13 +3,13 @@
 use super::judged::Judged;
 use super::judgement::{Judgement, accepted, conditions};
 use super::members::Members;
-use crate::condition::{ConditionReason, ConditionType, Standing};
 use crate::decided::Decided;
 use crate::vpn::config_secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tieline_core::ids::VpnName;
 use tieline_core::notice::{About, Kind, Notice, Reason};
+use tieline_crds::condition::{ConditionReason, ObjectCondition, Standing};
 use tieline_crds::vpn_attachment::SecretName;
 use tieline_crds::{VpnAttachment, VpnAttachmentStatus};
 
@@ -27,7 +27,7 @@ pub(super) fn status(
     let attachment = vpn.as_ref().and_then(|vpn| decided.attachments.get(vpn));
     let accepted = accepted(Kind::VpnAttachment, &name, decided);
     let no = |reason: ConditionReason, message: String| {
-        Judgement::new(ConditionType::Ready, false, reason, message)
+        Judgement::new(ObjectCondition::Ready, false, reason, message)
     };
     let ready = match attachment {
         _ if !accepted.holds() => no(accepted.reason, accepted.message.clone()),
@@ -49,7 +49,7 @@ pub(super) fn status(
             None => {
                 let gateways = attachment.gateways.len();
                 Judgement::new(
-                    ConditionType::Ready,
+                    ObjectCondition::Ready,
                     true,
                     Standing::Ready,
                     format!("{gateways} of {gateways} gateways hold the VPN's key"),

@@ -1,8 +1,7 @@
 //! The page on troubleshooting beside what the programs say: its last table is made of the reasons that a notice can have, and
 //! whatever the page explains is something that a program gives.
 //!
-//! Reasons of notices come from [`Reason`]. Those that only a condition or an Event has are words in the sources of the operator and
-//! the agent, and are looked for there.
+//! All words are closed sets: [`Reason`] for notices, and those of [`tieline_crds::condition`].
 
 use super::cell;
 use anyhow::{Context, Result, bail};
@@ -11,6 +10,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use tieline_core::notice::Reason;
+use tieline_crds::condition::{ObjectCondition, Occurrence, PeerCondition, Standing};
 
 /// The page.
 pub(super) const PAGE: &str = "docs/troubleshooting.md";
@@ -40,18 +40,14 @@ pub(super) fn page(root: &Path) -> Result<String> {
 /// When one explains what the other does not give; the message names all of it.
 pub(super) fn check(root: &Path) -> Result<()> {
     let page = fs::read_to_string(root.join(PAGE))?;
-    let mut sources = String::new();
-    for folder in ["operator/src", "agent/src"] {
-        read_all(&root.join(folder), &mut sources)?;
-    }
-    let unknown = unknown(&page, &sources);
+    let unknown = unknown(&page);
     if !unknown.is_empty() {
         bail!(
             "{PAGE} explains reasons that no program gives: {}",
             unknown.join(", ")
         );
     }
-    let unexplained = unexplained(&page, &sources);
+    let unexplained = unexplained(&page);
     if !unexplained.is_empty() {
         bail!("{PAGE} does not explain: {}", unexplained.join(", "));
     }
@@ -115,33 +111,32 @@ fn table(sections: &[Section<'_>]) -> Result<String> {
     Ok(rows)
 }
 
-/// Reasons that the page explains and no program gives.
-fn unknown(page: &str, sources: &str) -> Vec<String> {
-    let given =
-        |word: &str| Reason::parse(word).is_some() || sources.contains(&format!("\"{word}\""));
-    sorted(in_rows(page).filter(|word| !given(word)))
+/// Words in the tables of the page that no program gives.
+fn unknown(page: &str) -> Vec<&str> {
+    let notices = Reason::ALL.iter().map(|it| it.as_str());
+    let given: BTreeSet<&str> = notices.chain(standings()).chain(types()).collect();
+    let found: BTreeSet<&str> = in_rows(page).filter(|word| !given.contains(word)).collect();
+    found.into_iter().collect()
 }
 
-/// Reasons that a program gives and the page does not name. Every word of two parts or more that stands in the programs by itself is
-/// taken for a reason, unless it is a kind or the like.
-fn unexplained(page: &str, sources: &str) -> Vec<String> {
-    const OTHERS: [&str; 8] = [
-        "AddressLedger",
-        "ClusterLink",
-        "IPv4",
-        "IPv6",
-        "NetworkPlan",
-        "NetworkPlans",
-        "ServiceCIDR",
-        "VpnAttachment",
-    ];
-    let words = sources
-        .lines()
-        .flat_map(|line| line.split('"').skip(1).step_by(2))
-        .filter(|word| is_word(word) && word.chars().any(|letter| letter.is_ascii_lowercase()))
-        .filter(|word| word.chars().filter(char::is_ascii_uppercase).count() > 1)
-        .filter(|word| !OTHERS.contains(word));
-    sorted(words.filter(|word| !page.contains(&format!("`{word}`"))))
+/// Words that only a condition or an Event has, and the page does not name. Those of notices have to be there for the table.
+fn unexplained(page: &str) -> Vec<&'static str> {
+    let lacks = |word: &&str| !page.contains(&format!("`{word}`"));
+    standings().filter(lacks).collect()
+}
+
+/// Every reason that only a condition or an Event has.
+fn standings() -> impl Iterator<Item = &'static str> {
+    let conditions = Standing::ALL.iter().map(|it| it.as_str());
+    let events = Occurrence::ALL.iter().map(|it| it.as_str());
+    conditions.chain(events)
+}
+
+/// Every type of a condition.
+fn types() -> impl Iterator<Item = &'static str> {
+    let objects = ObjectCondition::ALL.iter().map(|it| it.as_str());
+    let peers = PeerCondition::ALL.iter().map(|it| it.as_str());
+    objects.chain(peers)
 }
 
 /// The words in the first cells of tables.
@@ -158,32 +153,10 @@ fn is_word(text: &str) -> bool {
         && text.chars().all(char::is_alphanumeric)
 }
 
-fn sorted<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let words: BTreeSet<String> = words.map(str::to_owned).collect();
-    words.into_iter().collect()
-}
-
-fn read_all(folder: &Path, into: &mut String) -> Result<()> {
-    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
-    for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() {
-            read_all(&path, into)?;
-        } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs") {
-            let text = fs::read_to_string(&path)?;
-            let tests = text.find("#[cfg(test)]").unwrap_or(text.len());
-            into.push_str(&text[..tests]);
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    const SOURCES: &str = r#"Gone = "GoneAway", Sum = "MostlyGone","#;
 
     #[test]
     fn a_reason_leads_to_the_section_that_has_a_row_for_it() {
@@ -198,10 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_page_explains_is_a_reason_of_a_notice_or_a_word_of_the_programs() {
-        let page = "| `NoSite`, `GoneAway` | x |\n| Node: `NoSuchThing` | `MostlyGone` |\n";
-        assert_eq!(unknown(page, SOURCES), ["NoSuchThing"]);
-        assert!(unexplained(page, SOURCES).is_empty());
-        assert_eq!(unexplained("", SOURCES), ["GoneAway", "MostlyGone"]);
+    fn what_the_page_explains_is_a_word_of_the_programs() {
+        let page = "| `NoSite`, `SomeUp` | `Anything` |\n| Peer: `PathsUp` is False, `NoSuchThing` | x |\n";
+        assert_eq!(unknown(page), ["NoSuchThing"]);
+        let lacking = unexplained(page);
+        assert!(!lacking.contains(&"SomeUp") && lacking.contains(&"NoneUp"));
     }
 }
