@@ -37,7 +37,7 @@ lint: ## formatting, clippy, crate edges, generated files, licences
 crds: ## write crds/yaml/ from the Rust types
 	cargo run --quiet -p xtask -- crds
 
-docs: ## write docs/api.md and docs/metrics.md, and what they are made from
+docs: ## write docs/api.md, docs/metrics.md and the table of reasons, and what they are made from
 	UPDATE_EXPECTED=1 cargo test --quiet --workspace --lib metrics_txt
 	cargo run --quiet -p xtask -- docs
 

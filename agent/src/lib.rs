@@ -21,7 +21,6 @@
 
 pub mod boot;
 pub mod cleanup;
-pub mod condition;
 pub mod contact;
 pub mod desired;
 pub mod facts;

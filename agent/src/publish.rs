@@ -9,7 +9,6 @@
 //!   it, within the same budget;
 //! * a **minor** one (a message, the generation, a fact about the host) waits until a minute has passed since the last write.
 
-use crate::condition::ConditionType;
 use crate::index::OwnPeer;
 use crate::metrics::Metrics;
 use crate::report::Verdict;
@@ -21,6 +20,7 @@ use serde_json::json;
 use std::time::Duration;
 use tieline_client::chain;
 use tieline_core::peer::Claim;
+use tieline_crds::condition::PeerCondition;
 use tieline_crds::convert::peer_status;
 use tieline_crds::peer::{Backend, HostFacts, PeerPaths, VpnSessions};
 use tieline_crds::{Condition, Peer, PeerStatus};
@@ -164,13 +164,12 @@ fn current<'a>(
 fn compose(statement: &Statement, current: &OwnPeer, now: Timestamp) -> PeerStatus {
     let conditions = statement.verdicts.iter().map(|verdict| {
         let status = if verdict.holds { "True" } else { "False" };
-        let before = current.status.conditions.iter().find(|condition| {
-            condition.type_ == verdict.kind.as_str() && condition.status == status
-        });
+        let before = verdict.kind.of(&current.status.conditions);
+        let before = before.filter(|condition| condition.status == status);
         Condition {
             type_: verdict.kind.to_string(),
             status: status.to_owned(),
-            reason: verdict.reason.to_owned(),
+            reason: verdict.reason.to_string(),
             message: verdict.message.clone(),
             last_transition_time: before
                 .map_or(Time(now), |before| before.last_transition_time.clone()),
@@ -205,7 +204,7 @@ fn difference(current: &PeerStatus, wanted: &PeerStatus) -> Difference {
         })
     });
     let outdated = current.conditions.iter().any(|current| {
-        ConditionType::is_ours(&current.type_)
+        PeerCondition::is_any(current)
             && !wanted
                 .conditions
                 .iter()

@@ -1,15 +1,15 @@
 //! What an agent says about its node. Pure, and it cannot fail: every error of a reconcile ends as a condition.
 //!
-//! Which conditions there are, and what they mean, says [`ConditionType`].
+//! Which conditions there are, and what they mean, says [`PeerCondition`].
 //!
 //! Messages are stable: sorted, bounded, without times and ages, so that a node at rest writes nothing.
 
-use crate::condition::ConditionType;
 use crate::desired::Refused;
 use crate::facts::Paths;
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::host::firewall::let_through;
 use tieline_core::ids::VpnName;
+use tieline_crds::condition::{PeerCondition, Standing};
 use tieline_crds::peer::{PeerPaths, VpnSessions};
 
 /// Entries that a message lists before it says how many more there are.
@@ -70,11 +70,11 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// Condition type.
-    pub kind: ConditionType,
+    pub kind: PeerCondition,
     /// Whether it holds.
     pub holds: bool,
     /// Why, for machines.
-    pub reason: &'static str,
+    pub reason: Standing,
     /// Why, for people.
     pub message: String,
 }
@@ -131,16 +131,16 @@ impl Outcome {
         }
         if let Some(refused) = &self.refused {
             let (kind, reason) = match refused {
-                Refused::Older { .. } => (ConditionType::RevisionRefused, "OlderThanSeen"),
-                Refused::Missing { .. } => (ConditionType::PlanMissing, "PeerExists"),
+                Refused::Older { .. } => (PeerCondition::RevisionRefused, Standing::OlderThanSeen),
+                Refused::Missing { .. } => (PeerCondition::PlanMissing, Standing::PeerExists),
             };
             all.push(verdict(kind, true, reason, refused.to_string()));
         }
         if !self.forward_drops.is_empty() {
             all.push(verdict(
-                ConditionType::ForwardDropped,
+                PeerCondition::ForwardDropped,
                 true,
-                "ForeignChain",
+                Standing::ForeignChain,
                 format!(
                     "other forward chains drop what they do not know, which Tieline cannot override; let the mesh pass, and keep the \
                      rules where that firewall is configured: {}",
@@ -157,26 +157,26 @@ impl Outcome {
                 .iter()
                 .map(|(vpn, why)| format!("VpnAttachment {vpn}: {why}"));
             all.push(verdict(
-                ConditionType::SecretsOpened,
+                PeerCondition::SecretsOpened,
                 false,
-                "CannotOpen",
+                Standing::CannotOpen,
                 list(secrets),
             ));
         }
         if !self.store.is_empty() {
             all.push(verdict(
-                ConditionType::StateKept,
+                PeerCondition::StateKept,
                 false,
-                "Damaged",
+                Standing::Damaged,
                 entries(&self.store),
             ));
         }
         if !self.unreadable.is_empty() {
             let message = entries(&self.unreadable);
             all.push(verdict(
-                ConditionType::ObjectsRead,
+                PeerCondition::ObjectsRead,
                 false,
-                "Unreadable",
+                Standing::Unreadable,
                 message,
             ));
         }
@@ -188,24 +188,24 @@ impl Outcome {
         let (holds, reason, message) = match self.role {
             _ if !applied.holds => (false, applied.reason, applied.message.clone()),
             Role::Member if !paths.holds => (false, paths.reason, paths.message.clone()),
-            Role::Member => (true, "InMesh", "this node carries its share of the mesh".to_owned()),
+            Role::Member => (true, Standing::InMesh, "this node carries its share of the mesh".to_owned()),
             Role::Guard => (
                 false,
-                "NotAccepted",
+                Standing::NotAccepted,
                 "the operator has not accepted this node's keys yet; planned ranges are unreachable until then".to_owned(),
             ),
             Role::Withdrawn | Role::Unknown => (false, applied.reason, applied.message.clone()),
         };
-        verdict(ConditionType::Ready, holds, reason, message)
+        verdict(PeerCondition::Ready, holds, reason, message)
     }
 
     fn applied(&self) -> Verdict {
         let (holds, reason, message) = if let Some(error) = &self.read_error {
-            (false, "CannotRead", entry(error))
+            (false, Standing::CannotRead, entry(error))
         } else if !self.write_errors.is_empty() {
             (
                 false,
-                "CannotWrite",
+                Standing::CannotWrite,
                 list(self.write_errors.iter().cloned()),
             )
         } else if !self.remaining.is_empty() {
@@ -213,22 +213,22 @@ impl Outcome {
                 "what was written does not stay: {}. Something else on this host may be changing it",
                 list(self.remaining.iter().cloned())
             );
-            (false, "ReadBackDiffers", message)
+            (false, Standing::ReadBackDiffers, message)
         } else {
             match (self.role, self.revision) {
                 (Role::Unknown, _) if self.refused.is_some() => (
                     false,
-                    "RevisionRefused",
+                    Standing::RevisionRefused,
                     "the only plan there is was refused, and there is no last good one; what the kernel holds stays".to_owned(),
                 ),
                 (Role::Unknown, _) if self.awaiting.is_empty() => (
                     false,
-                    "PlanUnreadable",
+                    Standing::PlanUnreadable,
                     "the only plan there is cannot be read, and there is no last good one; what the kernel holds stays".to_owned(),
                 ),
                 (Role::Unknown, _) => (
                     false,
-                    "Waiting",
+                    Standing::Waiting,
                     format!(
                         "no plan is known yet; waiting for {}",
                         self.awaiting.join(", ")
@@ -236,7 +236,7 @@ impl Outcome {
                 ),
                 (Role::Withdrawn, _) => (
                     true,
-                    "NoPlan",
+                    Standing::NoPlan,
                     "there is no NetworkPlan; nothing of Tieline is in this node's kernel"
                         .to_owned(),
                 ),
@@ -249,13 +249,13 @@ impl Outcome {
                     };
                     (
                         true,
-                        "UpToDate",
+                        Standing::UpToDate,
                         format!("the kernel carries plan revision {revision}{source}"),
                     )
                 }
             }
         };
-        verdict(ConditionType::Applied, holds, reason, message)
+        verdict(PeerCondition::Applied, holds, reason, message)
     }
 
     fn sessions_up(&self) -> Verdict {
@@ -278,9 +278,13 @@ impl Outcome {
                 message.push_str(&format!("; {word}: {}", names.join(", ")));
             }
         }
-        let reason = if down.is_empty() { "AllUp" } else { "SomeDown" };
+        let reason = if down.is_empty() {
+            Standing::AllUp
+        } else {
+            Standing::SomeDown
+        };
         verdict(
-            ConditionType::VpnSessionsUp,
+            PeerCondition::VpnSessionsUp,
             down.is_empty(),
             reason,
             message,
@@ -295,22 +299,22 @@ impl Outcome {
         let (holds, reason, message) = match (*up, *total) {
             (_, 0) => (
                 true,
-                "NoneNeeded",
+                Standing::NoneNeeded,
                 "this node needs no path to another gateway".to_owned(),
             ),
             (0, _) => (
                 false,
-                "NoneUp",
+                Standing::NoneUp,
                 format!("{count}; down: {}", list(down.iter().cloned())),
             ),
             (up, total) if up < total => (
                 true,
-                "SomeUp",
+                Standing::SomeUp,
                 format!("{count}; down: {}", list(down.iter().cloned())),
             ),
-            _ => (true, "AllUp", count),
+            _ => (true, Standing::AllUp, count),
         };
-        verdict(ConditionType::PathsUp, holds, reason, message)
+        verdict(PeerCondition::PathsUp, holds, reason, message)
     }
 }
 
@@ -318,7 +322,7 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn verdict(kind: ConditionType, holds: bool, reason: &'static str, message: String) -> Verdict {
+fn verdict(kind: PeerCondition, holds: bool, reason: Standing, message: String) -> Verdict {
     Verdict {
         kind,
         holds,
@@ -388,7 +392,7 @@ mod tests {
         assert!(outcome.is_ready());
         assert!(find(&outcome, "Ready").holds);
         let paths = find(&outcome, "PathsUp");
-        assert_eq!(paths.reason, "SomeUp");
+        assert_eq!(paths.reason, Standing::SomeUp);
         assert!(
             paths.message.contains("shop.b by tie0"),
             "{}",
@@ -405,49 +409,49 @@ mod tests {
                     awaiting: vec!["NetworkPlans"],
                     ..member()
                 },
-                "Waiting",
+                Standing::Waiting,
             ),
             (
                 Outcome {
                     role: Role::Unknown,
                     ..member()
                 },
-                "PlanUnreadable",
+                Standing::PlanUnreadable,
             ),
             (
                 Outcome {
                     role: Role::Guard,
                     ..member()
                 },
-                "NotAccepted",
+                Standing::NotAccepted,
             ),
             (
                 Outcome {
                     role: Role::Withdrawn,
                     ..member()
                 },
-                "NoPlan",
+                Standing::NoPlan,
             ),
             (
                 Outcome {
                     read_error: Some("no nft".to_owned()),
                     ..member()
                 },
-                "CannotRead",
+                Standing::CannotRead,
             ),
             (
                 Outcome {
                     write_errors: vec!["EPERM".to_owned()],
                     ..member()
                 },
-                "CannotWrite",
+                Standing::CannotWrite,
             ),
             (
                 Outcome {
                     remaining: vec!["route".to_owned()],
                     ..member()
                 },
-                "ReadBackDiffers",
+                Standing::ReadBackDiffers,
             ),
             (
                 Outcome {
@@ -459,7 +463,7 @@ mod tests {
                     },
                     ..member()
                 },
-                "NoneUp",
+                Standing::NoneUp,
             ),
         ];
         for (outcome, reason) in cases {
@@ -486,7 +490,7 @@ mod tests {
             member()
                 .verdicts()
                 .iter()
-                .all(|verdict| verdict.kind != ConditionType::VpnSessionsUp)
+                .all(|verdict| verdict.kind != PeerCondition::VpnSessionsUp)
         );
     }
 

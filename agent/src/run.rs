@@ -299,7 +299,7 @@ impl<P: Platform> Loop<'_, P> {
                 tracing::info!(
                     condition = verdict.kind.as_str(),
                     holds = verdict.holds,
-                    reason = verdict.reason,
+                    reason = verdict.reason.as_str(),
                     message = %verdict.message,
                     "condition"
                 );

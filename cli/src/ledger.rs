@@ -10,6 +10,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 use std::collections::BTreeSet;
 use tieline_crds::address_ledger::ACCEPT_RESTORE;
+use tieline_crds::condition::ObjectCondition;
 use tieline_crds::{AddressLedger, Cluster, Peer};
 
 /// What `tieline ledger` does.
@@ -106,11 +107,9 @@ fn choose<'a>(ledgers: &'a [AddressLedger], names: &[String]) -> Result<Vec<&'a 
 
 /// Why a ledger is frozen, when it is.
 fn frozen(ledger: &AddressLedger) -> Option<&str> {
-    let conditions = ledger.status.iter().flat_map(|it| &it.conditions);
-    conditions
-        .filter(|it| it.type_ == "Frozen" && it.status == "True")
-        .map(|it| it.message.as_str())
-        .next()
+    let condition = ObjectCondition::Frozen.of(&ledger.status.as_ref()?.conditions);
+    let condition = condition.filter(|it| it.status == "True")?;
+    Some(&condition.message)
 }
 
 /// The highest revision that anybody has seen: the ledger itself, its status, its Cluster, and agents by their plan.

@@ -17,6 +17,7 @@ use tieline_core::fleet::Fleet;
 use tieline_core::host::DEFAULT_PORT;
 use tieline_core::ids::{ClusterName, Lineage, PeerName};
 use tieline_core::ledger::Ledgers;
+use tieline_core::notice::{About, Kind, Notice, Reason};
 use tieline_core::peer::{AcceptedPeers, Claim};
 use tieline_core::plan::{Before, Proposal, plan as decide};
 use tieline_crds::AddressLedger;
@@ -64,8 +65,9 @@ pub(crate) fn plan(inputs: &Inputs) -> Result<Offline> {
     let mut reader = Reader::default();
     let objects = files::read(&inputs.filename)?;
     // Clusters first: a Node without a label belongs to the only one there is.
-    let (clusters, others): (Vec<_>, Vec<_>) =
-        objects.iter().partition(|object| object.kind == "Cluster");
+    let (clusters, others): (Vec<_>, Vec<_>) = objects
+        .iter()
+        .partition(|it| kind_of(it) == Some(Kind::Cluster));
     for object in clusters.into_iter().chain(others) {
         reader.take(object)?;
     }
@@ -117,35 +119,28 @@ impl Reader {
         if ours && !self.schema_allows(object) {
             return Ok(());
         }
-        let outcome = match object.kind.as_str() {
-            "ClusterLink" if ours => convert::link(&typed(object)?)
+        let outcome = match kind_of(object) {
+            Some(Kind::ClusterLink) => convert::link(&typed(object)?)
                 .map(|(name, link)| drop(self.fleet.links.insert(name, link))),
-            "Cluster" if ours => convert::cluster(&typed(object)?)
+            Some(Kind::Cluster) => convert::cluster(&typed(object)?)
                 .map(|(name, cluster)| drop(self.fleet.clusters.insert(name, cluster))),
-            "Site" if ours => convert::site(&typed(object)?)
+            Some(Kind::Site) => convert::site(&typed(object)?)
                 .map(|(name, site)| drop(self.fleet.sites.insert(name, site))),
-            "VpnAttachment" if ours => convert::vpn(&typed(object)?)
+            Some(Kind::VpnAttachment) => convert::vpn(&typed(object)?)
                 .map(|(name, vpn)| drop(self.fleet.vpns.insert(name, vpn))),
-            "AddressLedger" if ours => {
+            Some(Kind::AddressLedger) => {
                 self.ledgers.push(typed(object)?);
                 Ok(())
             }
-            "NetworkPlan" if ours => convert::network_plan(&typed(object)?)
+            Some(Kind::NetworkPlan) => convert::network_plan(&typed(object)?)
                 .map(|plan| drop(self.before.plans.insert(plan.link.clone(), plan))),
-            "Peer" if ours => self.peer(&typed(object)?),
-            "Node" if object.api_version == "v1" => self.node(object)?,
-            "ServiceCIDR" if object.api_version == "networking.k8s.io/v1" => {
-                self.services(object)?
-            }
-            _ => Ok(()),
+            Some(Kind::Peer) => self.peer(&typed(object)?),
+            Some(Kind::Node) => self.node(object)?,
+            Some(Kind::ServiceCidr) => self.services(object)?,
+            Some(Kind::Plan) | None => Ok(()),
         };
         if let Err(invalid) = outcome {
-            self.refuse(
-                invalid.kind,
-                &invalid.name,
-                &invalid.field,
-                &invalid.message,
-            );
+            self.invalid.push((&Notice::from(&invalid)).into());
         }
         Ok(())
     }
@@ -158,16 +153,18 @@ impl Reader {
             .filter_map(|it| Some((it.metadata.name.as_deref()?, it)));
         let read = LedgerReader::default().read(&named.collect());
         self.before.ledgers = read.ledgers;
-        for it in read.broken {
-            self.refuse(it.kind, &it.name, &it.field, &it.message);
-        }
-        for lost in read.lost {
-            let name = lost.ledger.to_string();
-            self.refuse("AddressLedger", &name, "spec.slices", &lost.to_string());
-        }
+        let broken = read.broken.iter().map(Notice::from);
+        let lost = read.lost.into_iter().map(|lost| Notice {
+            message: format!("spec.slices: {lost}"),
+            about: About::AddressLedger(lost.ledger),
+            link: None,
+            reason: Reason::Invalid,
+        });
+        let rows = broken.chain(lost).map(|notice| NoticeRow::from(&notice));
+        self.invalid.extend(rows);
     }
 
-    /// What a real API server would refuse on create.
+    /// What a real API server would refuse on create. A kind that is none of ours is among it, so it is named as it is written.
     fn schema_allows(&mut self, object: &Object) -> bool {
         let violations = tieline_crds::validate(&object.value);
         let name = object
@@ -175,19 +172,14 @@ impl Reader {
             .pointer("/metadata/name")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        for violation in &violations {
-            self.refuse(&object.kind, name, &violation.field, &violation.message);
-        }
+        self.invalid
+            .extend(violations.iter().map(|violation| NoticeRow {
+                kind: object.kind.clone(),
+                name: name.to_owned(),
+                reason: Reason::Invalid,
+                message: format!("{}: {}", violation.field, violation.message),
+            }));
         violations.is_empty()
-    }
-
-    fn refuse(&mut self, kind: &str, name: &str, field: &str, message: &str) {
-        self.invalid.push(NoticeRow {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            reason: "Invalid".into(),
-            message: format!("{field}: {message}"),
-        });
     }
 
     fn peer(&mut self, object: &tieline_crds::Peer) -> Result<(), Invalid> {
@@ -242,6 +234,17 @@ impl Reader {
             ),
         }
     }
+}
+
+/// The kind of an object, if it is one that is read here: other groups have kinds of the same names.
+fn kind_of(object: &Object) -> Option<Kind> {
+    let kind = Kind::parse(&object.kind)?;
+    let is_of_its_group = match kind {
+        Kind::Node => object.api_version == "v1",
+        Kind::ServiceCidr => object.api_version == "networking.k8s.io/v1",
+        _ => object.api_version.starts_with("tieline.dev/"),
+    };
+    is_of_its_group.then_some(kind)
 }
 
 fn typed<T: DeserializeOwned>(object: &Object) -> Result<T> {

@@ -6,9 +6,11 @@ use crate::offline::Offline;
 use crate::table::table;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use tieline_core::check::Finding;
 use tieline_core::ledger::{Owner, State, Use};
 use tieline_core::network_plan::{Class, Segment};
-use tieline_core::plan::{Notice, Proposal};
+use tieline_core::notice::{About, Notice, Reason};
+use tieline_core::plan::Proposal;
 
 /// What `-o json` prints.
 #[derive(Debug, Serialize)]
@@ -101,7 +103,7 @@ pub(crate) struct NoticeRow {
     /// Its name.
     pub name: String,
     /// One word for machines.
-    pub reason: String,
+    pub reason: Reason,
     /// A sentence for people.
     pub message: String,
 }
@@ -109,9 +111,9 @@ pub(crate) struct NoticeRow {
 impl From<&Notice> for NoticeRow {
     fn from(notice: &Notice) -> Self {
         Self {
-            kind: notice.kind.clone(),
-            name: notice.name.clone(),
-            reason: notice.reason.clone(),
+            kind: notice.about.kind().to_string(),
+            name: notice.about.name().into_owned(),
+            reason: notice.reason,
             message: notice.message.clone(),
         }
     }
@@ -123,12 +125,8 @@ pub(crate) fn report(offline: &Offline) -> Report {
     let proposal = &offline.proposal;
     let mut refusals = offline.invalid.clone();
     refusals.extend(proposal.report.refusals.iter().map(NoticeRow::from));
-    refusals.extend(offline.findings.iter().map(|finding| NoticeRow {
-        kind: "Plan".into(),
-        name: "checker".into(),
-        reason: "InvariantBroken".into(),
-        message: format!("{finding}; this is a bug in the planner or a ledger edited by hand, and nothing would be written"),
-    }));
+    let broken = offline.findings.iter().map(invariant_broken);
+    refusals.extend(broken.map(|notice| NoticeRow::from(&notice)));
     Report {
         accepted: refusals.is_empty(),
         grants: grants(proposal),
@@ -157,6 +155,17 @@ pub(crate) fn report(offline: &Offline) -> Report {
             .iter()
             .map(|(link, lines)| (link.to_string(), lines.clone()))
             .collect(),
+    }
+}
+
+fn invariant_broken(finding: &Finding) -> Notice {
+    Notice {
+        about: About::Proposal,
+        link: None,
+        reason: Reason::InvariantBroken,
+        message: format!(
+            "{finding}; this is a bug in the planner or a ledger edited by hand, and nothing would be written"
+        ),
     }
 }
 

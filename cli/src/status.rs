@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde::Serialize;
+use tieline_crds::condition::ObjectCondition;
 use tieline_crds::{ClusterLink, Condition, Peer, VpnAttachment};
 
 /// Flags of `tieline status`.
@@ -153,10 +154,7 @@ fn link_row(link: &ClusterLink) -> LinkRow {
     }
     LinkRow {
         name: link.name_any(),
-        ready: status
-            .conditions
-            .iter()
-            .any(|one| one.type_ == "Ready" && one.status == "True"),
+        ready: ObjectCondition::Ready.holds(&status.conditions),
         members: status.members.map_or_else(dash, |members| {
             format!("{}/{}", members.ready, members.total)
         }),

@@ -9,9 +9,9 @@ use crate::host::{DeviceKind, DeviceName};
 use crate::ids::{NodeId, PeerName};
 use crate::keys::PublicKey;
 use crate::network_plan::{Class, NetworkPlan};
+use crate::notice::Reason;
 use crate::peer::{AcceptedPeer, AcceptedPeers, Claim, Endpoint, EndpointHost};
 use crate::plan::{NodePlan, Proposal};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -22,11 +22,10 @@ pub const MAX_ENDPOINTS: usize = 16;
 pub const MAX_KEYS: usize = 64;
 
 /// Why (a part of) a claim was refused.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {
-    /// One CamelCase word for machines: `DuplicateKey`, `EndpointInPlannedRange`, `UnusableEndpoint`, `TooManyKeys`,
-    /// `TooManyEndpoints`.
-    pub reason: String,
+    /// Why, for machines.
+    pub reason: Reason,
     /// A sentence for people.
     pub message: String,
 }
@@ -255,7 +254,7 @@ impl KeyRegister {
         };
         if claim.keys.len() > MAX_KEYS {
             refused.push(Refusal {
-                reason: "TooManyKeys".to_owned(),
+                reason: Reason::TooManyKeys,
                 message: format!(
                     "{} device keys are claimed, {MAX_KEYS} are allowed: what was accepted before stays",
                     claim.keys.len()
@@ -273,7 +272,7 @@ impl KeyRegister {
             match self.holders.get(key) {
                 Some((owner, held)) if owner != name || held != device => {
                     refused.push(Refusal {
-                        reason: "DuplicateKey".to_owned(),
+                        reason: Reason::DuplicateKey,
                         message: format!(
                             "the key of {device} is the key of {held} on {owner} already: delete the key file of {device} on this node, so that the agent makes a new one"
                         ),
@@ -311,7 +310,7 @@ fn endpoints(
     let claimed = claim.map(|claim| claim.endpoints.as_slice());
     if let Some(claimed) = claimed.filter(|claimed| claimed.len() > MAX_ENDPOINTS) {
         refused.push(Refusal {
-            reason: "TooManyEndpoints".to_owned(),
+            reason: Reason::TooManyEndpoints,
             message: format!(
                 "{} endpoints are claimed, {MAX_ENDPOINTS} are allowed: what was accepted before stays",
                 claimed.len()
@@ -347,15 +346,15 @@ fn endpoints(
 }
 
 fn judge(endpoint: &Endpoint, planned: &PrefixSet) -> Result<(), Refusal> {
-    let refuse = |reason: &str, message: String| {
+    let refuse = |reason: Reason, message: String| {
         Err(Refusal {
-            reason: reason.to_owned(),
+            reason,
             message: format!("endpoint {endpoint} {message}"),
         })
     };
     let unusable = |why: &str| {
         refuse(
-            "UnusableEndpoint",
+            Reason::UnusableEndpoint,
             format!("is {why}: nobody else can reach this node there"),
         )
     };
@@ -367,7 +366,7 @@ fn judge(endpoint: &Endpoint, planned: &PrefixSet) -> Result<(), Refusal> {
     match verdict {
         Err(BadAddress::Unusable(why)) => unusable(why),
         Err(BadAddress::Planned(range)) => refuse(
-            "EndpointInPlannedRange",
+            Reason::EndpointInPlannedRange,
             format!(
                 "lies in the planned range {range}, which is reached through the mesh only: give the node an address outside pod, service, mesh and VPN ranges"
             ),

@@ -17,6 +17,7 @@
 //! | [`fleet`] | what users want and what nodes exist |
 //! | [`ledger`], [`slices`] | who holds which prefix; how a large ledger is stored |
 //! | [`plan`] | fleet and ledgers to plan: addresses, segments, gateways; the report |
+//! | [`notice`] | why something could not be done: about what, which reason |
 //! | [`network_plan`], [`peer`] | what the operator publishes to agents |
 //! | [`claims`] | which agents' claims become accepted truth |
 //! | [`check`] | independent re-proof of a plan before it is written |
@@ -36,6 +37,7 @@ pub mod keys;
 pub mod ledger;
 pub mod network_plan;
 pub mod node;
+pub mod notice;
 pub mod peer;
 pub mod plan;
 pub mod slices;

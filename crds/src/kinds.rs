@@ -3,12 +3,13 @@
 use crate::schema::{ATTACHMENT, LABEL, LEDGER, OBJECT, finished};
 use crate::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site, VpnAttachment};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use tieline_core::notice::Kind;
 
 /// What every kind of ours has.
 #[derive(Debug, Clone, Copy)]
-pub struct Kind {
-    /// As objects name it, like `ClusterLink`.
-    pub name: &'static str,
+pub struct OwnKind {
+    /// As objects name it.
+    pub kind: Kind,
     /// As paths and permissions name it, like `clusterlinks`.
     pub plural: &'static str,
     /// Its status, as permissions name it: `clusterlinks/status`.
@@ -17,7 +18,7 @@ pub struct Kind {
     pub namespaced: bool,
     /// Who writes its spec.
     pub author: Author,
-    definition: fn() -> CustomResourceDefinition,
+    finish: fn() -> CustomResourceDefinition,
 }
 
 /// Who writes the spec of an object.
@@ -29,34 +30,34 @@ pub enum Author {
     Operator,
 }
 
-impl Kind {
+impl OwnKind {
     /// Its definition, as the API server gets it.
     #[must_use]
     pub fn definition(&self) -> CustomResourceDefinition {
-        (self.definition)()
+        (self.finish)()
     }
 }
 
 /// A kind of ours, as a type.
 pub trait Ours: kube::Resource<DynamicType = ()> {
     /// What the list says of it.
-    const KIND: Kind;
+    const KIND: OwnKind;
 }
 
 macro_rules! kinds {
     ($($kind:ident, $plural:literal, $namespaced:literal, $author:ident, $limit:ident;)*) => {
         $(impl Ours for $kind {
-            const KIND: Kind = Kind {
-                name: stringify!($kind),
+            const KIND: OwnKind = OwnKind {
+                kind: Kind::$kind,
                 plural: $plural,
                 status: concat!($plural, "/status"),
                 namespaced: $namespaced,
                 author: Author::$author,
-                definition: || finished::<$kind>($limit),
+                finish: || finished::<$kind>($limit),
             };
         })*
         /// All kinds, in the order in which one meets them.
-        pub const KINDS: &[Kind] = &[$($kind::KIND),*];
+        pub const KINDS: &[OwnKind] = &[$($kind::KIND),*];
     };
 }
 
@@ -80,9 +81,9 @@ mod tests {
     fn the_list_says_what_the_definitions_say() {
         for kind in KINDS {
             let spec = kind.definition().spec;
-            assert_eq!(spec.names.kind, kind.name);
+            assert_eq!(spec.names.kind, kind.kind.as_str());
             assert_eq!(spec.names.plural, kind.plural);
-            assert_eq!(spec.scope == "Namespaced", kind.namespaced, "{}", kind.name);
+            assert_eq!(spec.scope == "Namespaced", kind.namespaced, "{}", kind.kind);
         }
     }
 }

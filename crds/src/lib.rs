@@ -8,6 +8,7 @@
 //! | [`cluster_link`], [`cluster`], [`site`], [`vpn_attachment`] | what users write |
 //! | [`address_ledger`], [`network_plan`], [`peer`] | what the operator and the agents write |
 //! | [`kinds`] | all of these as one list |
+//! | [`mod@condition`] | the words of all statuses' conditions |
 //! | [`mod@convert`] | objects to and from `core` values, each field parsed once |
 //! | [`mod@validate`] | the API server's checks, offline |
 //!
@@ -19,6 +20,7 @@
 pub mod address_ledger;
 pub mod cluster;
 pub mod cluster_link;
+pub mod condition;
 pub mod convert;
 pub mod kinds;
 pub mod network_plan;
@@ -32,7 +34,7 @@ pub mod vpn_attachment;
 pub use address_ledger::{AddressLedger, AddressLedgerSpec, AddressLedgerStatus};
 pub use cluster::{Cluster, ClusterSpec, ClusterStatus};
 pub use cluster_link::{ClusterLink, ClusterLinkSpec, ClusterLinkStatus};
-pub use kinds::{Author, KINDS, Kind, Ours};
+pub use kinds::{Author, KINDS, Ours, OwnKind};
 pub use network_plan::{NetworkPlan, NetworkPlanSpec, NetworkPlanStatus};
 pub use peer::{Peer, PeerSpec, PeerStatus};
 pub use site::{Site, SiteSpec, SiteStatus};
@@ -58,7 +60,7 @@ pub const SCHEMA_NUMBER: u32 = 4;
 /// number and the limits on object names.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut all: Vec<_> = KINDS.iter().map(Kind::definition).collect();
+    let mut all: Vec<_> = KINDS.iter().map(OwnKind::definition).collect();
     all.sort_by(|one, other| one.spec.names.plural.cmp(&other.spec.names.plural));
     all
 }

@@ -6,7 +6,7 @@ use crate::ledgers;
 use crate::objections::Objections;
 use crate::planning::Planning;
 use crate::restore::{self, Disagreement, Frozen, Seen, Settled};
-use crate::touched::{About, Folded, Touched, Whole};
+use crate::touched::{Extent, Folded, Touched, Whole};
 use crate::uses::Uses;
 use crate::vpn::{self, Attachment};
 use crate::world::{self, Memory, World};
@@ -18,9 +18,11 @@ use tieline_core::check::Finding;
 use tieline_core::claims::{Accepted, Judge, accept_all};
 use tieline_core::ids::{ClusterName, Lineage, LinkName, NodeId, PeerName, VpnName};
 use tieline_core::ledger::LedgerName;
-use tieline_core::plan::{Notice, Proposal, listed};
+use tieline_core::notice::About;
+use tieline_core::plan::{Proposal, listed};
 use tieline_core::slices::Stored;
 use tieline_crds::NetworkPlanSpec;
+use tieline_crds::condition::Standing;
 use tieline_crds::convert::{self, Invalid, LostSlices};
 
 /// Writes that the API server refused, by the link that they were for; without one they concern all.
@@ -92,7 +94,7 @@ pub struct Decided {
     /// What could not be done.
     pub objections: Objections,
     /// Why nothing is written: reason and message.
-    pub trouble: Option<(&'static str, String)>,
+    pub trouble: Option<(Standing, String)>,
 }
 
 impl Decided {
@@ -113,8 +115,10 @@ impl Decided {
             mut protected,
         } = restore::settle(index, &mut world, seen);
         let full = ledgers::restrict(&mut world.fleet, &world.before.ledgers);
-        let waiting = full.iter().filter(|it| it.kind == "Cluster");
-        protected.extend(waiting.filter_map(|it| ClusterName::new(it.name.as_str()).ok()));
+        protected.extend(full.iter().filter_map(|it| match &it.about {
+            About::Cluster(name) => Some(name.clone()),
+            _ => None,
+        }));
         world.notices.extend(full);
         let (planning, findings) = Planning::full(&world.fleet, &world.before);
         let trouble = trouble(&world.broken, &world.lost, &disagreements, &findings);
@@ -250,19 +254,19 @@ impl Decided {
     }
 
     /// Goes on as if everything had been stored, ledgers in the form of `stored`. Where it was not, this decision is dropped.
-    pub fn assume_stored(&mut self, about: &About, stored: &BTreeMap<LedgerName, Stored>) {
+    pub fn assume_stored(&mut self, extent: &Extent, stored: &BTreeMap<LedgerName, Stored>) {
         let forms = stored.iter();
         self.world
             .stored
             .extend(forms.map(|(name, form)| (name.clone(), form.clone())));
         let proposal = self.planning.proposal();
         let before = &mut self.world.before;
-        match about {
-            About::All => {
+        match extent {
+            Extent::All => {
                 before.ledgers.clone_from(&proposal.ledgers);
                 before.plans.clone_from(&proposal.plans);
             }
-            About::Only(touched) => {
+            Extent::Only(touched) => {
                 for (name, ledger) in touched.of_ledgers(proposal) {
                     before.ledgers.insert(name.clone(), ledger.clone());
                 }
@@ -277,13 +281,6 @@ impl Decided {
     #[must_use]
     pub fn proposal(&self) -> &Proposal {
         self.planning.proposal()
-    }
-
-    /// Everything that a user must change.
-    pub fn refusals(&self) -> impl Iterator<Item = &Notice> {
-        let own = self.world.notices.iter();
-        own.filter(|it| it.reason != restore::LEDGER_FROZEN && it.reason != ledgers::LEDGER_FULL)
-            .chain(&self.proposal().report.refusals)
     }
 
     /// Sorts what could not be done anew.
@@ -330,24 +327,30 @@ pub(crate) fn trouble(
     lost: &[LostSlices],
     disagreements: &[Disagreement],
     findings: &[Finding],
-) -> Option<(&'static str, String)> {
+) -> Option<(Standing, String)> {
     if !broken.is_empty() {
         let what = listed(broken);
         let message = format!("nothing is decided while this cannot be read: {what}");
-        return Some(("RecordUnreadable", message));
+        return Some((Standing::RecordUnreadable, message));
     }
     if !lost.is_empty() {
         let what = listed(lost);
-        return Some(("SliceMissing", format!("nothing is written: {what}")));
+        return Some((
+            Standing::SliceMissing,
+            format!("nothing is written: {what}"),
+        ));
     }
     if !disagreements.is_empty() {
         let what = listed(disagreements);
-        return Some(("LedgersDisagree", format!("nothing is written: {what}")));
+        return Some((
+            Standing::LedgersDisagree,
+            format!("nothing is written: {what}"),
+        ));
     }
     if !findings.is_empty() {
         let what = listed(findings);
         let message = format!("the plan breaks invariants, so nothing is written: {what}");
-        return Some(("CheckFailed", message));
+        return Some((Standing::CheckFailed, message));
     }
     None
 }

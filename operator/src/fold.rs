@@ -10,7 +10,7 @@
 
 use crate::decided::Decided;
 use crate::index::{Change, News, Origin};
-use crate::ledgers::{LEDGER_FULL, is_nearly_full};
+use crate::ledgers::is_nearly_full;
 use crate::restore::{ACCEPT, Seen};
 use crate::touched::{Folded, Whole, peer_of};
 use crate::world::{Memory, disbelief, is_believed, pod_cidr_managers};
@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tieline_core::ids::{LinkName, NodeId, PeerName};
 use tieline_core::ledger::LedgerName;
+use tieline_core::notice::{Kind, Reason};
 use tieline_crds::convert;
 use tieline_crds::{AddressLedger, NetworkPlan, Peer};
 
@@ -63,7 +64,10 @@ fn is_calm(decided: &Decided) -> Result<(), Whole> {
         && world.aside.is_empty()
         && world.behind.is_empty()
         && world.lost.is_empty()
-        && !world.notices.iter().any(|it| it.reason == LEDGER_FULL);
+        && !world
+            .notices
+            .iter()
+            .any(|it| it.reason == Reason::LedgerFull);
     if calm {
         Ok(())
     } else {
@@ -182,7 +186,7 @@ fn node(
     folded: &mut Folded,
 ) -> Result<(), Whole> {
     let world = &mut decided.world;
-    let is_it = |it: &convert::Invalid| it.kind == "Node" && it.name == change.name;
+    let is_it = |it: &convert::Invalid| it.kind == Kind::Node && it.name == change.name;
     if world.invalid.iter().any(is_it) {
         return Err(Whole("a Node could not be read"));
     }
@@ -237,7 +241,7 @@ fn foreign_managers(node: Option<&Node>) -> BTreeSet<&str> {
 fn peer(change: &Change<Peer>, decided: &mut Decided, folded: &mut Folded) -> Result<(), Whole> {
     let world = &mut decided.world;
     let unreadable = Whole("a Peer cannot be read");
-    let is_it = |it: &convert::Invalid| it.kind == "Peer" && it.name == change.name;
+    let is_it = |it: &convert::Invalid| it.kind == Kind::Peer && it.name == change.name;
     if world.invalid.iter().any(is_it) {
         return Err(unreadable);
     }

@@ -13,12 +13,12 @@
 
 mod limit;
 
-pub use limit::{LEDGER_FULL, is_nearly_full, restrict};
+pub use limit::{is_nearly_full, restrict};
 
 use crate::decided::Decided;
 use crate::index::Index;
 use crate::restore;
-use crate::touched::About;
+use crate::touched::Extent;
 use crate::write::Write;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
@@ -43,15 +43,15 @@ pub struct Ledgers {
 
 /// What has to be written so that the decided ledgers are stored.
 #[must_use]
-pub fn steps(index: &Index, decided: &Decided, about: &About) -> Ledgers {
+pub fn steps(index: &Index, decided: &Decided, extent: &Extent) -> Ledgers {
     let mut all = Ledgers {
         steps: vec![Vec::new(); 4],
         ..Ledgers::default()
     };
     let ledgers = &decided.proposal().ledgers;
-    let concerned: Vec<_> = match about {
-        About::All => ledgers.iter().collect(),
-        About::Only(touched) => {
+    let concerned: Vec<_> = match extent {
+        Extent::All => ledgers.iter().collect(),
+        Extent::Only(touched) => {
             let names = touched.ledgers.iter();
             names
                 .filter_map(|name| ledgers.get_key_value(name))

@@ -6,7 +6,8 @@ use tieline_core::fleet::Fleet;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, SiteName};
 use tieline_core::ledger::LedgerName;
 use tieline_core::network_plan::NetworkPlan;
-use tieline_core::plan::{Before, Notice, PlanReport, Planner, Proposal};
+use tieline_core::notice::Notice;
+use tieline_core::plan::{Before, PlanReport, Planner, Proposal};
 
 /// A plan that goes on from what it proposed last.
 #[derive(Debug, Clone)]

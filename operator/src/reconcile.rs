@@ -18,7 +18,7 @@ use crate::restore::Seen;
 use crate::status::{Changes, Due, Hold, Judged, Members, changes};
 use crate::steps::{Steps, link_of, steps};
 use crate::store::Store;
-use crate::touched::{About, Touched, Whole};
+use crate::touched::{Extent, Target, Touched, Whole};
 use crate::world::Memory;
 use crate::write::{Write, WriteError, Writer};
 use crypto_box::aead::OsRng;
@@ -27,6 +27,7 @@ use k8s_openapi::jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tieline_core::ids::{ClusterName, Lineage};
+use tieline_crds::condition::Standing;
 
 /// How many writes that nobody waits for are sent before looking whether somebody waits by now.
 const LATE_AT_ONCE: usize = 32;
@@ -51,15 +52,15 @@ pub struct Keeper {
     late: Vec<Write>,
 }
 
-/// Kinds and names of what was stored.
-pub type Stored = BTreeSet<(&'static str, String)>;
+/// What was stored.
+pub type Stored = BTreeSet<Target>;
 
 /// What a pass did.
 #[derive(Debug)]
 pub struct Pass {
     /// What it decided about.
-    pub about: About,
-    /// Kind and name of what was stored.
+    pub extent: Extent,
+    /// What was stored.
     pub stored: Stored,
     /// How long a decision about everything took, if it was one.
     pub whole: Option<Duration>,
@@ -159,7 +160,7 @@ impl Keeper {
     }
 
     /// Decides on what changed. Pure, but for the randomness of keys.
-    fn decide(&mut self, news: &News, rng: &mut impl CryptoRngCore) -> (About, Steps) {
+    fn decide(&mut self, news: &News, rng: &mut impl CryptoRngCore) -> (Extent, Steps) {
         self.due.note(news);
         if let Ok(touched) = self.go_on(news, rng) {
             return self.followed(touched);
@@ -176,28 +177,28 @@ impl Keeper {
         decided.advance(folded, &self.index, self.agent_port, rng)
     }
 
-    fn followed(&mut self, touched: Touched) -> (About, Steps) {
-        let about = About::Only(touched);
-        let (Some(decided), About::Only(touched)) = (&mut self.decided, &about) else {
-            return (about, Steps::default());
+    fn followed(&mut self, touched: Touched) -> (Extent, Steps) {
+        let extent = Extent::Only(touched);
+        let (Some(decided), Extent::Only(touched)) = (&mut self.decided, &extent) else {
+            return (extent, Steps::default());
         };
-        let steps = steps(&self.index, decided, &about, Vec::new());
+        let steps = steps(&self.index, decided, &extent, Vec::new());
         for (link, plan) in touched.of_plans(decided.proposal()) {
             self.seen.note_plan(link, plan);
         }
-        decided.assume_stored(&about, &steps.stored);
+        decided.assume_stored(&extent, &steps.stored);
         self.due
             .touch(&mut self.members, &self.index, decided, touched);
         if !self.late.is_empty() {
             // What is decided now is newer than what was left for later.
-            let mut newer = touched.objects();
-            newer.extend(steps.urgent.iter().flatten().map(Write::object));
-            self.late.retain(|write| !newer.contains(&write.object()));
+            let mut newer = touched.targets();
+            newer.extend(steps.urgent.iter().flatten().map(Write::target));
+            self.late.retain(|write| !newer.contains(&write.target()));
         }
-        (about, steps)
+        (extent, steps)
     }
 
-    fn decide_whole(&mut self, rng: &mut impl CryptoRngCore) -> (About, Steps) {
+    fn decide_whole(&mut self, rng: &mut impl CryptoRngCore) -> (Extent, Steps) {
         let mut decided = Decided::full(
             &self.index,
             &mut self.memory,
@@ -206,17 +207,17 @@ impl Keeper {
             &self.fresh,
         );
         let keys = decided.attach(&self.index, self.agent_port, rng);
-        let mut steps = steps(&self.index, &decided, &About::All, keys);
+        let mut steps = steps(&self.index, &decided, &Extent::All, keys);
         if decided.trouble.is_none() {
             self.seen.note_plans(&decided.proposal().plans);
-            decided.assume_stored(&About::All, &steps.stored);
+            decided.assume_stored(&Extent::All, &steps.stored);
         }
         self.members = Members::judge(&self.index, &decided);
         self.due = Due::all(&self.index);
         self.refused.clear();
         self.late = std::mem::take(&mut steps.late);
         self.decided = Some(decided);
-        (About::All, steps)
+        (Extent::All, steps)
     }
 }
 
@@ -237,7 +238,7 @@ pub async fn reconcile(
     if scope == Scope::Nodes && keeper.decided.is_none() {
         news = store.follow(&mut keeper.index, Scope::All);
     }
-    let (about, steps) = keeper.decide(&news, &mut OsRng);
+    let (extent, steps) = keeper.decide(&news, &mut OsRng);
     let took = started.elapsed();
     writer.decided_in(took);
     let mut stored = Stored::new();
@@ -246,9 +247,9 @@ pub async fn reconcile(
         keeper.start_anew();
         return Err(error);
     }
-    let whole = (about == About::All).then_some(took);
+    let whole = (extent == Extent::All).then_some(took);
     Ok(Pass {
-        about,
+        extent,
         stored,
         whole,
     })
@@ -270,7 +271,7 @@ async fn send_all(
         // Nothing may follow a ledger that was not stored.
         if let Some(error) = keeper.refused.first().filter(|_| are_ledgers) {
             let message = format!("nothing else is written: {error}");
-            decided.trouble = Some(("LedgerRefused", message));
+            decided.trouble = Some((Standing::LedgerRefused, message));
             keeper.late.clear();
             return Ok(());
         }
@@ -300,11 +301,11 @@ async fn send(
 ) -> Result<(), WriteError> {
     let about: Vec<_> = writes
         .iter()
-        .map(|write| (write.object(), link_of(decided, write)))
+        .map(|write| (write.target(), link_of(decided, write)))
         .collect();
-    for ((object, link), result) in about.into_iter().zip(writer.send_all(writes).await) {
+    for ((target, link), result) in about.into_iter().zip(writer.send_all(writes).await) {
         match result {
-            Ok(()) => drop(stored.insert(object)),
+            Ok(()) => drop(stored.insert(target)),
             Err(error @ WriteError::Refused { .. }) => refused.push(link, error),
             Err(other) => return Err(other),
         }

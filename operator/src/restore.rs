@@ -27,10 +27,7 @@ use tieline_core::fleet::Fleet;
 use tieline_core::ids::{ClusterName, Lineage, LinkName, PeerName};
 use tieline_core::ledger::{Ledger, LedgerName, Ledgers, Owner, State, Use};
 use tieline_core::network_plan::NetworkPlan;
-use tieline_core::plan::Notice;
-
-/// Reason of what waits for a frozen ledger.
-pub const LEDGER_FROZEN: &str = "LedgerFrozen";
+use tieline_core::notice::{About, Notice, Reason};
 
 /// Highest revisions that this process has seen.
 #[derive(Debug, Clone, Default)]
@@ -316,12 +313,11 @@ fn restrict(
             .filter(|it| it.state != State::Released)
             .map(|it| &it.owner)
             .collect();
-        let mut waits = |kind: &str, object: String, link: Option<LinkName>| {
+        let mut waits = |about: About, link: Option<LinkName>| {
             notices.push(Notice {
-                kind: kind.to_owned(),
-                name: object,
+                about,
                 link,
-                reason: LEDGER_FROZEN.to_owned(),
+                reason: Reason::LedgerFrozen,
                 message: format!("waits for a grant: {why}"),
             });
         };
@@ -331,7 +327,7 @@ fn restrict(
                     spec.clusters.retain(|cluster| {
                         let stays = holders.contains(&Owner::Cluster(cluster.clone()));
                         if !stays {
-                            waits("Cluster", cluster.to_string(), Some(link.clone()));
+                            waits(About::Cluster(cluster.clone()), Some(link.clone()));
                             protected.insert(cluster.clone());
                         }
                         stays
@@ -346,7 +342,7 @@ fn restrict(
                     let stays =
                         id.cluster != *cluster || holders.contains(&Owner::Node(id.node.clone()));
                     if !stays {
-                        waits("Node", id.node.to_string(), link.clone());
+                        waits(About::Node(id.clone()), link.clone());
                     }
                     stays
                 });

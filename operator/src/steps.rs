@@ -8,7 +8,7 @@
 use crate::decided::Decided;
 use crate::index::{AGENT_NOT_READY, Index};
 use crate::ledgers::{self, Ledgers};
-use crate::touched::About;
+use crate::touched::Extent;
 use crate::vpn;
 use crate::write::{Write, differs};
 use k8s_openapi::api::core::v1::{Node, Secret, Taint};
@@ -34,7 +34,7 @@ pub struct Steps {
 
 /// Everything that has to be written, beginning with the Secrets of new attachments' keys in `keys`.
 #[must_use]
-pub fn steps(index: &Index, decided: &Decided, about: &About, keys: Vec<Secret>) -> Steps {
+pub fn steps(index: &Index, decided: &Decided, extent: &Extent, keys: Vec<Secret>) -> Steps {
     if decided.trouble.is_some() {
         return Steps::default();
     }
@@ -43,7 +43,7 @@ pub fn steps(index: &Index, decided: &Decided, about: &About, keys: Vec<Secret>)
         superseded,
         begun,
         stored,
-    } = ledgers::steps(index, decided, about);
+    } = ledgers::steps(index, decided, extent);
     if begun.is_some() {
         return Steps {
             urgent,
@@ -56,27 +56,27 @@ pub fn steps(index: &Index, decided: &Decided, about: &About, keys: Vec<Secret>)
         gaining,
         mut awaited,
         late: later_plans,
-    } = plans(index, decided, about);
+    } = plans(index, decided, extent);
     awaited.extend(keys.into_iter().map(Write::NewSecret));
-    let mut last = peers(decided, about);
-    last.extend(pod_cidrs(index, decided, about));
-    last.extend(untainted(index, decided, about));
-    last.extend(gone(index, decided, about));
-    if !matches!(about, About::Only(touched) if !touched.attachments) {
+    let mut last = peers(decided, extent);
+    last.extend(pod_cidrs(index, decided, extent));
+    last.extend(untainted(index, decided, extent));
+    last.extend(gone(index, decided, extent));
+    if !matches!(extent, Extent::Only(touched) if !touched.attachments) {
         let plans = &decided.proposal().plans;
         let configurations = vpn::configurations(index, plans, &decided.attachments);
         last.extend(configurations.into_iter().map(Write::Secret));
         last.extend(vpn::obsolete(index).into_iter().map(Write::DeleteSecret));
     }
     urgent.extend([gaining, awaited]);
-    let late = match about {
+    let late = match extent {
         // What everybody gets gives way to what somebody waits for meanwhile.
-        About::All => last
+        Extent::All => last
             .into_iter()
             .chain(later_plans)
             .chain(superseded)
             .collect(),
-        About::Only(_) => {
+        Extent::Only(_) => {
             last.extend(superseded);
             urgent.push(last);
             later_plans
@@ -120,10 +120,10 @@ pub(crate) struct Plans {
     pub(crate) late: Vec<Write>,
 }
 
-pub(crate) fn plans(index: &Index, decided: &Decided, about: &About) -> Plans {
+pub(crate) fn plans(index: &Index, decided: &Decided, extent: &Extent) -> Plans {
     let mut found = Plans::default();
     let world = &decided.world;
-    if let About::Only(touched) = about {
+    if let Extent::Only(touched) = extent {
         // Their members are the same, so none gains a cluster.
         let specs = touched.plans.iter();
         let specs = specs.filter_map(|link| Some((link, decided.plan_specs.get(link)?)));
@@ -164,16 +164,16 @@ fn write(link: &LinkName, spec: &NetworkPlanSpec) -> Write {
 }
 
 /// Peers that changed.
-pub(crate) fn peers(decided: &Decided, about: &About) -> Vec<Write> {
+pub(crate) fn peers(decided: &Decided, extent: &Extent) -> Vec<Write> {
     let (wanted, held) = (&decided.accepted.peers, &decided.world.peers);
     let write = |name: &PeerName| {
         let peer = wanted.get(name)?;
         (held.get(name) != Some(peer))
             .then(|| Write::Peer(name.to_string(), Box::new(convert::peer_spec(peer))))
     };
-    match about {
-        About::All => wanted.keys().filter_map(write).collect(),
-        About::Only(touched) => touched
+    match extent {
+        Extent::All => wanted.keys().filter_map(write).collect(),
+        Extent::Only(touched) => touched
             .peers()
             .filter_map(|(name, _)| write(&name))
             .collect(),
@@ -182,7 +182,7 @@ pub(crate) fn peers(decided: &Decided, about: &About) -> Vec<Write> {
 
 /// Nodes that get their podCIDRs: those whose agent carries a plan. Before, what the node's first pods send to planned ranges
 /// would leave it in clear.
-pub(crate) fn pod_cidrs(index: &Index, decided: &Decided, about: &About) -> Vec<Write> {
+pub(crate) fn pod_cidrs(index: &Index, decided: &Decided, extent: &Extent) -> Vec<Write> {
     let write = |id: &NodeId| {
         let node = decided.proposal().nodes.get(id)?;
         if node.assign.is_empty() || !decided.carries_a_plan(&node.peer) {
@@ -191,15 +191,15 @@ pub(crate) fn pod_cidrs(index: &Index, decided: &Decided, about: &About) -> Vec<
         let object = index.nodes.get(id.node.as_str())?;
         Some(Write::PodCidrs(object.clone(), node.assign.clone()))
     };
-    match about {
-        About::All => decided.proposal().nodes.keys().filter_map(write).collect(),
-        About::Only(touched) => touched.nodes.iter().filter_map(write).collect(),
+    match extent {
+        Extent::All => decided.proposal().nodes.keys().filter_map(write).collect(),
+        Extent::Only(touched) => touched.nodes.iter().filter_map(write).collect(),
     }
 }
 
 /// Nodes whose taint [`AGENT_NOT_READY`] has done its work: their agent carries a plan, or no link names their cluster, so
 /// that nothing is planned there.
-pub(crate) fn untainted(index: &Index, decided: &Decided, about: &About) -> Vec<Write> {
+pub(crate) fn untainted(index: &Index, decided: &Decided, extent: &Extent) -> Vec<Write> {
     let is_ours = |taint: &Taint| taint.key == AGENT_NOT_READY;
     let is_member = decided.is_member(decided.world.local.as_str());
     let write = |(id, node): (NodeId, &Arc<Node>)| {
@@ -218,14 +218,14 @@ pub(crate) fn untainted(index: &Index, decided: &Decided, about: &About) -> Vec<
         let cluster = cluster.clone();
         Some(NodeId { cluster, node })
     };
-    match about {
-        About::All => {
+    match extent {
+        Extent::All => {
             let nodes = index.nodes.iter();
             nodes
                 .filter_map(|(name, node)| write((id(name)?, node)))
                 .collect()
         }
-        About::Only(touched) => {
+        Extent::Only(touched) => {
             let own = touched.nodes.iter().filter(|id| id.cluster == *cluster);
             own.filter_map(|id| write((id.clone(), index.nodes.get(id.node.as_str())?)))
                 .collect()
@@ -235,15 +235,15 @@ pub(crate) fn untainted(index: &Index, decided: &Decided, about: &About) -> Vec<
 
 /// Plans of links that are gone, and Peers of nodes that are gone or whose cluster no link names. A node that merely
 /// waits keeps its Peer.
-pub(crate) fn gone(index: &Index, decided: &Decided, about: &About) -> Vec<Write> {
+pub(crate) fn gone(index: &Index, decided: &Decided, extent: &Extent) -> Vec<Write> {
     let peer = |name: &str, peer: &Arc<Peer>| {
         let waits =
             index.nodes.get(&peer.spec.node).is_some() && decided.is_member(&peer.spec.cluster);
         (!decided.accepted.peers.contains_key(name) && !waits)
             .then(|| Write::DeletePeer(peer.clone()))
     };
-    match about {
-        About::All => {
+    match extent {
+        Extent::All => {
             let plans = index.plans.iter();
             let plans = plans
                 .filter(|(_, plan)| index.links.get(&plan.spec.link).is_none())
@@ -253,7 +253,7 @@ pub(crate) fn gone(index: &Index, decided: &Decided, about: &About) -> Vec<Write
                 .chain(peers.filter_map(|(name, it)| peer(name, it)))
                 .collect()
         }
-        About::Only(touched) => {
+        Extent::Only(touched) => {
             let names = touched.peers().map(|(name, _)| name);
             names
                 .filter_map(|name| peer(name.as_str(), index.peers.get(name.as_str())?))

@@ -10,11 +10,28 @@ use tieline_core::plan::Proposal;
 
 /// Which objects a decision is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum About {
+pub enum Extent {
     /// All.
     All,
     /// What follows from these.
     Only(Touched),
+}
+
+/// What a write changes: an object by its name, or a part of one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// An AddressLedger.
+    AddressLedger(String),
+    /// A NetworkPlan.
+    NetworkPlan(String),
+    /// A Peer.
+    Peer(String),
+    /// The podCIDRs of a Node.
+    PodCidrs(String),
+    /// A Secret.
+    Secret(String),
+    /// The taints of a Node.
+    Taints(String),
 }
 
 /// What a change has touched.
@@ -51,16 +68,16 @@ impl Touched {
         links.filter_map(|link| proposal.plans.get_key_value(link))
     }
 
-    /// Kinds and names of what is written for the nodes, as [`Write::object`](crate::write::Write::object) tells them.
+    /// What is written for the nodes.
     #[must_use]
-    pub fn objects(&self) -> BTreeSet<(&'static str, String)> {
-        let mut objects = BTreeSet::new();
+    pub fn targets(&self) -> BTreeSet<Target> {
+        let mut targets = BTreeSet::new();
         for (name, id) in self.peers() {
-            objects.insert(("Peer", name.to_string()));
-            objects.insert(("Node", id.node.to_string()));
-            objects.insert(("Node taints", id.node.to_string()));
+            targets.insert(Target::Peer(name.to_string()));
+            targets.insert(Target::PodCidrs(id.node.to_string()));
+            targets.insert(Target::Taints(id.node.to_string()));
         }
-        objects
+        targets
     }
 
     /// The Peers of the nodes.

@@ -20,6 +20,7 @@ use tieline_core::host::DeviceName;
 use tieline_core::ids::{LinkName, PeerName, VpnName};
 use tieline_core::keys::PublicKey;
 use tieline_core::network_plan::{NetworkPlan, PlanVpn};
+use tieline_core::notice::Reason;
 use tieline_core::peer::{AcceptedPeer, AcceptedPeers, Claim, EndpointHost, Scope, SealedSecret};
 use tieline_crds::VpnAttachment;
 use tieline_crds::sealed::AttachmentSecret;
@@ -58,7 +59,7 @@ pub struct Attachment {
     /// Gateways that terminate it.
     pub gateways: BTreeSet<PeerName>,
     /// Why it cannot work yet: reason and message.
-    pub waits: Option<(&'static str, String)>,
+    pub waits: Option<(Reason, String)>,
     secret: Option<AttachmentSecret>,
 }
 
@@ -107,7 +108,7 @@ fn keys(
     index: &Index,
     object: &VpnAttachment,
     rng: &mut impl CryptoRngCore,
-) -> Result<(AttachmentSecret, Option<Secret>), (&'static str, String)> {
+) -> Result<(AttachmentSecret, Option<Secret>), (Reason, String)> {
     let vpn = object.metadata.name.as_deref().unwrap_or_default();
     let wanted = object
         .spec
@@ -122,7 +123,7 @@ fn keys(
         Some(secret) => {
             let text = value(secret, PRIVATE_KEY).filter(|text| is_key(text)).ok_or_else(|| {
                 (
-                    "KeyUnreadable",
+                    Reason::KeyUnreadable,
                     format!(
                         "Secret {name} holds no {PRIVATE_KEY} of 32 bytes in base64. It is never overwritten: restore it, or delete \
                          it to get a new key, for which the other side must be configured anew"
@@ -146,10 +147,10 @@ fn keys(
     ))
 }
 
-fn preshared_key(index: &Index, name: &str) -> Result<String, (&'static str, String)> {
+fn preshared_key(index: &Index, name: &str) -> Result<String, (Reason, String)> {
     let secret = index.secrets.get(name).ok_or_else(|| {
         (
-            "PresharedKeyMissing",
+            Reason::PresharedKeyMissing,
             format!(
                 "Secret {name} does not exist in the operator's namespace: create it with the output of `wg genpsk` under the key \
                  {PRESHARED_KEY}"
@@ -158,7 +159,7 @@ fn preshared_key(index: &Index, name: &str) -> Result<String, (&'static str, Str
     })?;
     value(secret, PRESHARED_KEY).filter(|text| is_key(text)).ok_or_else(|| {
         (
-            "PresharedKeyInvalid",
+            Reason::PresharedKeyInvalid,
             format!("Secret {name} must hold the output of `wg genpsk` (44 characters) under the key {PRESHARED_KEY}"),
         )
     })

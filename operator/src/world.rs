@@ -15,8 +15,9 @@ use tieline_core::fleet::{self, Fleet};
 use tieline_core::ids::{ClusterName, Lineage, LinkName, NodeId, PeerName, SiteName, VpnName};
 use tieline_core::ledger::LedgerName;
 use tieline_core::network_plan::NetworkPlan;
+use tieline_core::notice::{About, Kind, Notice, Reason};
 use tieline_core::peer::{AcceptedPeers, Claim};
-use tieline_core::plan::{Before, Notice, listed};
+use tieline_core::plan::{Before, listed};
 use tieline_core::slices::Stored;
 use tieline_crds::convert::{self, Invalid, LedgerReader, LostSlices, StoredLedgers};
 
@@ -204,7 +205,7 @@ pub(crate) fn is_believed(claim: &Claim, highest: u64) -> bool {
 /// What is wrong with a claim of a revision that nobody can have given out.
 pub(crate) fn disbelief(name: &PeerName, claim: &Claim, highest: u64) -> Invalid {
     Invalid {
-        kind: "Peer",
+        kind: Kind::Peer,
         name: name.to_string(),
         field: "status.appliedRevision".to_owned(),
         message: format!(
@@ -284,14 +285,14 @@ fn set_aside(
     for (link, plan) in plans {
         let lost =
             invalid.iter().find(|error| match error.kind {
-                "ClusterLink" => error.name == link.as_str() && !fleet.links.contains_key(link),
-                "Cluster" => plan.clusters.iter().any(|it| {
+                Kind::ClusterLink => error.name == link.as_str() && !fleet.links.contains_key(link),
+                Kind::Cluster => plan.clusters.iter().any(|it| {
                     it.name.as_str() == error.name && !fleet.clusters.contains_key(&it.name)
                 }),
-                "Site" => plan.sites.iter().any(|it| {
+                Kind::Site => plan.sites.iter().any(|it| {
                     it.name.as_str() == error.name && !fleet.sites.contains_key(&it.name)
                 }),
-                "VpnAttachment" => plan
+                Kind::VpnAttachment => plan
                     .vpns
                     .iter()
                     .any(|it| it.name.as_str() == error.name && !fleet.vpns.contains_key(&it.name)),
@@ -330,14 +331,13 @@ fn refuse_assignment(fleet: &mut Fleet, cluster: &ClusterName, index: &Index) ->
         .collect::<Vec<_>>()
         .join("; ");
     vec![Notice {
-        kind: "Cluster".to_owned(),
-        name: cluster.to_string(),
+        about: About::Cluster(cluster.clone()),
         link: fleet
             .links
             .iter()
             .find(|(_, link)| link.clusters.contains(cluster))
             .map(|(name, _)| name.clone()),
-        reason: "OtherPodCidrManager".to_owned(),
+        reason: Reason::OtherPodCidrManager,
         message: format!(
             "spec.pods.assign is true, but {who}. Set spec.pods.assign to false, so that those ranges are imported, or start \
              kube-controller-manager with --allocate-node-cidrs=false and create the nodes anew"

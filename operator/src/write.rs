@@ -7,6 +7,7 @@
 use crate::index::Indexed;
 use crate::metrics::{Metrics, WriteLabels};
 use crate::store::Store;
+use crate::touched::Target;
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Secret, Taint};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -89,20 +90,20 @@ pub enum Write {
 }
 
 impl Write {
-    /// Kind and name of its object.
+    /// What it changes.
     #[must_use]
-    pub fn object(&self) -> (&'static str, String) {
+    pub fn target(&self) -> Target {
         match self {
-            Self::Ledger(ledger) => ("AddressLedger", ledger.name_any()),
-            Self::DeleteSlice(slice) => ("AddressLedger", slice.name_any()),
-            Self::Plan(name, _) => ("NetworkPlan", name.clone()),
-            Self::DeletePlan(plan) => ("NetworkPlan", plan.name_any()),
-            Self::Peer(name, _) => ("Peer", name.clone()),
-            Self::DeletePeer(peer) => ("Peer", peer.name_any()),
-            Self::PodCidrs(node, _) => ("Node", node.name_any()),
-            Self::Taints(node, _) => ("Node taints", node.name_any()),
-            Self::NewSecret(secret) | Self::Secret(secret) => ("Secret", secret.name_any()),
-            Self::DeleteSecret(secret) => ("Secret", secret.name_any()),
+            Self::Ledger(ledger) => Target::AddressLedger(ledger.name_any()),
+            Self::DeleteSlice(slice) => Target::AddressLedger(slice.name_any()),
+            Self::Plan(name, _) => Target::NetworkPlan(name.clone()),
+            Self::DeletePlan(plan) => Target::NetworkPlan(plan.name_any()),
+            Self::Peer(name, _) => Target::Peer(name.clone()),
+            Self::DeletePeer(peer) => Target::Peer(peer.name_any()),
+            Self::PodCidrs(node, _) => Target::PodCidrs(node.name_any()),
+            Self::Taints(node, _) => Target::Taints(node.name_any()),
+            Self::NewSecret(secret) | Self::Secret(secret) => Target::Secret(secret.name_any()),
+            Self::DeleteSecret(secret) => Target::Secret(secret.name_any()),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `crds` | writes `crds/yaml/` and the chart's `templates/crds/` from the Rust types |
 //! | `crds --check` | fails when they are not what the types say |
-//! | `docs` | writes `docs/api.md` from the Rust types, and `docs/metrics.md` from what the programs serve |
+//! | `docs` | writes `docs/api.md` from the Rust types, `docs/metrics.md` from what the programs serve, and the last table of `docs/troubleshooting.md` from the reasons that they give |
 //! | `docs --check` | fails when they are not what those say |
 //! | `deps` | fails when a crate uses what the workspace's rules forbid it, or modules of `core` or `operator` use each other in a circle |
 //! | `image` | builds the programs and writes the image as an OCI archive, with its SBOMs |
@@ -35,7 +35,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Write docs/api.md and docs/metrics.md.
+    /// Write docs/api.md, docs/metrics.md and the last table of docs/troubleshooting.md.
     Docs {
         /// Write nothing; fail when a page differs.
         #[arg(long)]

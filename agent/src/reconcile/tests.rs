@@ -100,7 +100,9 @@ fn reason(outcome: &Outcome, kind: &str) -> (bool, &'static str) {
     let verdict = verdicts
         .iter()
         .find(|verdict| verdict.kind.as_str() == kind);
-    verdict.map_or((false, "absent"), |verdict| (verdict.holds, verdict.reason))
+    verdict.map_or((false, "absent"), |verdict| {
+        (verdict.holds, verdict.reason.as_str())
+    })
 }
 
 #[tokio::test]

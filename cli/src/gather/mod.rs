@@ -59,7 +59,7 @@ pub(crate) struct GatherArgs {
 /// Our kinds, and whether their objects are in a namespace.
 fn ours() -> impl Iterator<Item = (ApiResource, bool)> {
     KINDS.iter().map(|kind| {
-        let gvk = GroupVersionKind::gvk(GROUP, VERSION, kind.name);
+        let gvk = GroupVersionKind::gvk(GROUP, VERSION, kind.kind.as_str());
         let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural);
         (resource, kind.namespaced)
     })

@@ -1,5 +1,6 @@
 //! What is looked at, and what was found.
 
+use super::invariant::Invariant;
 use crate::cidr::Prefix;
 use crate::fleet::{Fleet, Mode, SiteSource};
 use crate::ids::{ClusterName, LinkName, SiteName};
@@ -14,6 +15,8 @@ use std::fmt;
 pub struct Finding {
     /// What is broken, with the names and prefixes concerned.
     pub message: String,
+    /// Which one.
+    pub invariant: Invariant,
 }
 
 impl fmt::Display for Finding {
@@ -85,8 +88,8 @@ impl<'a> Case<'a> {
     }
 
     /// Notes a broken invariant.
-    pub(super) fn find(&mut self, message: String) {
-        self.findings.insert(Finding { message });
+    pub(super) fn find(&mut self, invariant: Invariant, message: String) {
+        self.findings.insert(Finding { message, invariant });
     }
 
     /// What was found, sorted.

@@ -5,6 +5,7 @@
 //!
 //! | module | what it proves |
 //! |---|---|
+//! | `invariant` | the names of what is proved |
 //! | `sweep` | which prefixes overlap, by one sorted pass |
 //! | `record` | of any ledger: order, revisions, what is granted stays granted |
 //! | `cluster` | a cluster's ledger lies in what the hub granted; its nodes and segments say what ledgers, plans and Node objects say |
@@ -13,10 +14,12 @@
 mod case;
 mod cluster;
 mod hub;
+mod invariant;
 mod record;
 mod sweep;
 
 pub use case::Finding;
+pub use invariant::Invariant;
 
 use crate::fleet::Fleet;
 use crate::plan::{Before, Proposal, Touched};

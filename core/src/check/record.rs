@@ -1,6 +1,7 @@
 //! Of any ledger: it is in order, its revisions rise, and what is granted stays granted.
 
 use super::case::{Case, is_live};
+use super::invariant::Invariant;
 use crate::ids::NodeId;
 use crate::ledger::{Grant, Ledger, LedgerName, Owner, State, Use};
 
@@ -24,16 +25,22 @@ fn shape(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger) {
     }
     for pair in ledger.grants.windows(2) {
         if pair[0] > pair[1] {
-            case.find(format!(
-                "ledger {name}: {} stands before {}: grants must be sorted",
-                pair[0].prefix, pair[1].prefix
-            ));
+            case.find(
+                Invariant::GrantsAreSorted,
+                format!(
+                    "ledger {name}: {} stands before {}: grants must be sorted",
+                    pair[0].prefix, pair[1].prefix
+                ),
+            );
         }
         if pair[0].prefix == pair[1].prefix && pair[0].owner.kind() == pair[1].owner.kind() {
-            case.find(format!(
-                "ledger {name}: {} is granted to {} and to {}",
-                pair[0].prefix, pair[0].owner, pair[1].owner
-            ));
+            case.find(
+                Invariant::OneHolder,
+                format!(
+                    "ledger {name}: {} is granted to {} and to {}",
+                    pair[0].prefix, pair[0].owner, pair[1].owner
+                ),
+            );
         }
     }
 }
@@ -42,17 +49,21 @@ fn shape(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger) {
 fn revision(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger) {
     let Some(old) = case.old(name) else {
         if ledger.revision == 0 {
-            case.find(format!(
-                "ledger {name} is new and has revision 0: revisions count from 1"
-            ));
+            case.find(
+                Invariant::RevisionRises,
+                format!("ledger {name} is new and has revision 0: revisions count from 1"),
+            );
         }
         return;
     };
     if old.lineage != ledger.lineage {
-        case.find(format!(
-            "ledger {name} changes its lineage from {} to {}",
-            old.lineage, ledger.lineage
-        ));
+        case.find(
+            Invariant::LineageStays,
+            format!(
+                "ledger {name} changes its lineage from {} to {}",
+                old.lineage, ledger.lineage
+            ),
+        );
     }
     let same =
         std::ptr::eq(old, ledger) || old.grants == ledger.grants && old.parents == ledger.parents;
@@ -66,16 +77,22 @@ fn revision(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger) {
         .max();
     let least = old.revision.max(height.unwrap_or(0));
     if same && ledger.revision != least {
-        case.find(format!(
-            "ledger {name} goes from revision {} to {} without a change",
-            old.revision, ledger.revision
-        ));
+        case.find(
+            Invariant::RevisionRests,
+            format!(
+                "ledger {name} goes from revision {} to {} without a change",
+                old.revision, ledger.revision
+            ),
+        );
     }
     if !same && (ledger.revision <= old.revision || ledger.revision < least) {
-        case.find(format!(
-            "ledger {name} changes, but its revision goes from {} to {}",
-            old.revision, ledger.revision
-        ));
+        case.find(
+            Invariant::RevisionRises,
+            format!(
+                "ledger {name} changes, but its revision goes from {} to {}",
+                old.revision, ledger.revision
+            ),
+        );
     }
 }
 
@@ -84,9 +101,10 @@ fn kept(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger, planned: bool) 
     let Some(old) = case.old(name) else { return };
     if !planned {
         if old != ledger {
-            case.find(format!(
-                "ledger {name} changes, though its cluster is not planned"
-            ));
+            case.find(
+                Invariant::UnplannedRests,
+                format!("ledger {name} changes, though its cluster is not planned"),
+            );
         }
         return;
     }
@@ -103,15 +121,21 @@ fn kept(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger, planned: bool) 
             Some(State::Active | State::Imported) => {}
             _ if may_go(case, name, grant) => {}
             Some(State::Released) => {
-                case.find(format!(
-                    "ledger {name}: {} of {} is released, though its owner is there",
-                    grant.prefix, grant.owner
-                ));
+                case.find(
+                    Invariant::GrantStaysLive,
+                    format!(
+                        "ledger {name}: {} of {} is released, though its owner is there",
+                        grant.prefix, grant.owner
+                    ),
+                );
             }
-            None => case.find(format!(
-                "ledger {name}: {} was granted to {} and is taken away",
-                grant.prefix, grant.owner
-            )),
+            None => case.find(
+                Invariant::GrantStays,
+                format!(
+                    "ledger {name}: {} was granted to {} and is taken away",
+                    grant.prefix, grant.owner
+                ),
+            ),
         }
     }
     // Where a site or a cluster holds something, it goes on holding it as it did.
@@ -128,10 +152,13 @@ fn kept(case: &mut Case<'_>, name: &LedgerName, ledger: &Ledger, planned: bool) 
                 && other.used_for == grant.used_for
         });
         if changed {
-            case.find(format!(
-                "ledger {name}: the state of {} of {} changes",
-                grant.prefix, grant.owner
-            ));
+            case.find(
+                Invariant::StateStays,
+                format!(
+                    "ledger {name}: the state of {} of {} changes",
+                    grant.prefix, grant.owner
+                ),
+            );
         }
     }
 }

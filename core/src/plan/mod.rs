@@ -24,4 +24,4 @@ mod withheld;
 
 pub use planner::{Planner, Touched, plan};
 pub use proposal::{Before, NodePlan, Proposal};
-pub use report::{Notice, PlanReport, listed};
+pub use report::{PlanReport, listed};

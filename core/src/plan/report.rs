@@ -1,12 +1,11 @@
 //! What could not be done, as data. Sorted and without duplicates, so that the same trouble gives the same report.
 
 use crate::ids::LinkName;
-use serde::{Deserialize, Serialize};
+use crate::notice::{About, Notice, Reason};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 /// What could not be done, as data.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlanReport {
     /// What the user must change.
     pub refusals: Vec<Notice>,
@@ -14,31 +13,6 @@ pub struct PlanReport {
     pub waiting: Vec<Notice>,
     /// For links with mode Plan: what would change, in words.
     pub withheld: BTreeMap<LinkName, Vec<String>>,
-}
-
-/// One thing that could not be done.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Notice {
-    /// Kind of the object concerned: ClusterLink, Cluster, Site, VpnAttachment, Node, AddressLedger.
-    pub kind: String,
-    /// Its name.
-    pub name: String,
-    /// The link concerned, when it is known.
-    pub link: Option<LinkName>,
-    /// One CamelCase word for machines.
-    pub reason: String,
-    /// A sentence for people: what is wrong, where, what would help. Stable: no times, sorted lists.
-    pub message: String,
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {}: {}: {}",
-            self.kind, self.name, self.reason, self.message
-        )
-    }
 }
 
 /// The report while it is made.
@@ -52,27 +26,23 @@ impl Reporter {
     /// Something that the user must change.
     pub(super) fn refuse(
         &mut self,
-        kind: &str,
-        name: &str,
+        about: About,
         link: Option<&LinkName>,
-        reason: &str,
+        reason: Reason,
         message: String,
     ) {
-        self.refusals
-            .insert(notice(kind, name, link, reason, message));
+        self.refusals.insert(notice(about, link, reason, message));
     }
 
     /// Something that is expected to come.
     pub(super) fn wait(
         &mut self,
-        kind: &str,
-        name: &str,
+        about: About,
         link: Option<&LinkName>,
-        reason: &str,
+        reason: Reason,
         message: String,
     ) {
-        self.waiting
-            .insert(notice(kind, name, link, reason, message));
+        self.waiting.insert(notice(about, link, reason, message));
     }
 
     /// What another part of the planner has to say.
@@ -91,18 +61,11 @@ impl Reporter {
     }
 }
 
-fn notice(
-    kind: &str,
-    name: &str,
-    link: Option<&LinkName>,
-    reason: &str,
-    message: String,
-) -> Notice {
+fn notice(about: About, link: Option<&LinkName>, reason: Reason, message: String) -> Notice {
     Notice {
-        kind: kind.to_owned(),
-        name: name.to_owned(),
+        about,
         link: link.cloned(),
-        reason: reason.to_owned(),
+        reason,
         message,
     }
 }

@@ -1,10 +1,10 @@
 //! What would change, in words: for links whose decisions are only shown.
 
 use super::proposal::Proposal;
-use super::report::Notice;
 use crate::ids::LinkName;
 use crate::ledger::{Grant, LedgerName, Ledgers, Owner, State, Use};
 use crate::network_plan::{Class, NetworkPlan, Segment};
+use crate::notice::Notice;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Moves what a trial run found about some links into the report of a proposal.

@@ -123,7 +123,8 @@ impl Scene {
             }
             Event::Leaves(who) => {
                 let names: Vec<_> = self.now.peers.keys().cloned().collect();
-                self.now.peers.remove(&names[who.index(names.len())]);
+                let at = (!names.is_empty()).then(|| who.index(names.len()))?;
+                self.now.peers.remove(&names[at]);
             }
             Event::Returns(who) => {
                 let peers: Vec<_> = self.first.peers.iter().collect();

@@ -66,7 +66,7 @@ fn reasons(accepted: &Accepted, name: &str) -> Vec<String> {
     refused
         .into_iter()
         .flatten()
-        .map(|refusal| refusal.reason.clone())
+        .map(|refusal| refusal.reason.to_string())
         .collect()
 }
 

@@ -10,6 +10,7 @@ use tieline_core::cidr::{Family, Prefix};
 use tieline_core::fleet::{Fleet, Granularity, Mode, PerFamily, SiteRule, SiteSource};
 use tieline_core::ids::{ClusterName, NodeId};
 use tieline_core::ledger::{LedgerName, Owner, State, Use};
+use tieline_core::notice::About;
 use tieline_core::peer::Scope;
 use tieline_core::plan::{Planner, Proposal, plan};
 
@@ -554,12 +555,18 @@ fn everyone_left_out_is_told(world: &World, proposal: &Proposal) {
         {
             continue;
         }
-        let told = report.refusals.iter().chain(&report.waiting).any(|notice| {
-            (notice.kind == "Node"
-                && notice.name == id.node.as_str()
-                && notice.message.contains(&format!("Cluster {}", id.cluster)))
-                || (notice.kind == "Cluster" && notice.name == id.cluster.as_str())
-        });
+        let told =
+            report
+                .refusals
+                .iter()
+                .chain(&report.waiting)
+                .any(|notice| match &notice.about {
+                    About::Node(node) => {
+                        node == id && notice.message.contains(&format!("Cluster {}", id.cluster))
+                    }
+                    About::Cluster(cluster) => *cluster == id.cluster,
+                    _ => false,
+                });
         assert!(
             told,
             "{id} ({node:?}) is left out without a word: {report:#?}"

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use std::sync::Arc;
-use tieline_core::check::check;
+use tieline_core::check::{Finding, Invariant, check};
 use tieline_core::fleet::PerFamily;
 use tieline_core::ids::{Lineage, NodeName, PeerName, SegmentName};
 use tieline_core::ledger::{Grant, Ledger, LedgerName, Owner, State, Use};
@@ -36,16 +36,33 @@ fn grown() -> (World, Proposal) {
     (world, proposal)
 }
 
-fn corrupt(what: &str, change: impl FnOnce(&mut Proposal), expected: &str) {
-    let (world, mut proposal) = grown();
-    change(&mut proposal);
-    let findings = check(&world.fleet, &world.before, &proposal);
+/// What has to be among the findings: an invariant, and what its message names.
+#[derive(Debug, Clone, Copy)]
+struct Expected(Invariant, &'static str);
+
+fn any(invariant: Invariant) -> Expected {
+    Expected(invariant, "")
+}
+
+fn names(invariant: Invariant, what: &'static str) -> Expected {
+    Expected(invariant, what)
+}
+
+fn expect(what: &str, findings: &[Finding], expected: Expected) {
+    let Expected(invariant, names) = expected;
     assert!(
         findings
             .iter()
-            .any(|finding| finding.message.contains(expected)),
+            .any(|finding| finding.invariant == invariant && finding.message.contains(names)),
         "{what}: {expected:?} is not among {findings:#?}"
     );
+}
+
+fn corrupt(what: &str, change: impl FnOnce(&mut Proposal), expected: Expected) {
+    let (world, mut proposal) = grown();
+    change(&mut proposal);
+    let findings = check(&world.fleet, &world.before, &proposal);
+    expect(what, &findings, expected);
 }
 
 fn hub(proposal: &mut Proposal) -> &mut Ledger {
@@ -97,26 +114,56 @@ fn blocks_that_overlap_or_touch_what_is_somebody_elses() {
             Use::Pod,
             "us",
             Active,
-            "overlaps 10.64.0.0/16 of Cluster eu",
+            names(Invariant::NoOverlap, "10.64.0.0/16 of Cluster eu"),
         ),
         (
             "10.64.128.0/17",
             Use::Mesh,
             "eu",
             Active,
-            "overlaps 10.64.0.0/16 of Cluster eu",
+            names(Invariant::NoOverlap, "10.64.0.0/16 of Cluster eu"),
         ),
-        ("10.127.0.0/17", Use::Pod, "us", Active, "Reserved"),
-        ("10.0.0.0/16", Use::Pod, "us", Active, "outside the pools"),
-        ("172.20.0.0/24", Use::Pod, "us", Imported, "Services"),
-        ("192.168.41.0/24", Use::Pod, "us", Active, "Site"),
-        ("172.16.3.0/24", Use::Pod, "us", Imported, "Vpn"),
+        (
+            "10.127.0.0/17",
+            Use::Pod,
+            "us",
+            Active,
+            names(Invariant::BlockIsFree, "Reserved"),
+        ),
+        (
+            "10.0.0.0/16",
+            Use::Pod,
+            "us",
+            Active,
+            any(Invariant::BlockInPools),
+        ),
+        (
+            "172.20.0.0/24",
+            Use::Pod,
+            "us",
+            Imported,
+            names(Invariant::BlockIsFree, "Services"),
+        ),
+        (
+            "192.168.41.0/24",
+            Use::Pod,
+            "us",
+            Active,
+            names(Invariant::BlockIsFree, "Site"),
+        ),
+        (
+            "172.16.3.0/24",
+            Use::Pod,
+            "us",
+            Imported,
+            names(Invariant::BlockIsFree, "Vpn"),
+        ),
         (
             "10.99.0.0/16",
             Use::Pod,
             "nobody",
             Active,
-            "which is not planned",
+            any(Invariant::BlockIsPlanned),
         ),
     ];
     for (prefix, used_for, owner, state, expected) in cases {
@@ -129,7 +176,7 @@ fn blocks_that_overlap_or_touch_what_is_somebody_elses() {
     corrupt(
         "an owner of another level",
         |proposal| add(hub(proposal), "10.99.0.0/16", Use::Pod, node("x"), Active),
-        "grants to clusters only",
+        any(Invariant::OwnerFits),
     );
 }
 
@@ -138,7 +185,7 @@ fn grants_that_vanish_move_or_change_their_state() {
     corrupt(
         "a block is gone",
         |proposal| drop(hub(proposal).grants.remove(0)),
-        "is taken away",
+        any(Invariant::GrantStays),
     );
     corrupt(
         "a node's share is gone",
@@ -147,7 +194,7 @@ fn grants_that_vanish_move_or_change_their_state() {
                 .grants
                 .retain(|grant| grant.owner != node("oslo-1"))
         },
-        "is taken away",
+        any(Invariant::GrantStays),
     );
     corrupt(
         "a share is released",
@@ -159,17 +206,17 @@ fn grants_that_vanish_move_or_change_their_state() {
                 .unwrap()
                 .state = State::Released;
         },
-        "is released, though its owner is there",
+        any(Invariant::GrantStaysLive),
     );
     corrupt(
         "a block's state changes",
         |proposal| hub(proposal).grants[0].state = State::Imported,
-        "changes",
+        any(Invariant::StateStays),
     );
     corrupt(
         "a ledger is gone",
         |proposal| drop(proposal.ledgers.remove(&LedgerName::Hub)),
-        "is gone",
+        any(Invariant::LedgerStays),
     );
 }
 
@@ -194,15 +241,15 @@ fn shares_that_overlap_or_lie_elsewhere() {
     pod(
         "10.64.0.0/25",
         Imported,
-        "overlaps 10.64.0.0/24 of Node berlin-1",
+        names(Invariant::NoOverlap, "10.64.0.0/24 of Node berlin-1"),
     );
     pod(
         "10.64.0.0/25",
         Released,
-        "overlaps 10.64.0.0/24 of Node berlin-1",
+        names(Invariant::NoOverlap, "10.64.0.0/24 of Node berlin-1"),
     );
-    pod("10.65.3.0/24", Imported, "outside what the hub granted");
-    pod("10.64.200.0/24", Active, "lies in no chunk");
+    pod("10.65.3.0/24", Imported, any(Invariant::InBlocks));
+    pod("10.64.200.0/24", Active, any(Invariant::InChunk));
     corrupt(
         "a chunk over a chunk",
         |proposal| {
@@ -214,7 +261,7 @@ fn shares_that_overlap_or_lie_elsewhere() {
                 Active,
             )
         },
-        "overlaps 10.64.0.0/20 of Site berlin",
+        names(Invariant::NoOverlap, "10.64.0.0/20 of Site berlin"),
     );
     corrupt(
         "a node in another site's chunk",
@@ -222,7 +269,7 @@ fn shares_that_overlap_or_lie_elsewhere() {
             let id = node_id("eu", "oslo-1");
             proposal.nodes.get_mut(&id).unwrap().site = site_name("berlin");
         },
-        "but the node is in Site berlin",
+        names(Invariant::InOwnSite, "is in Site berlin"),
     );
     corrupt(
         "one mesh address twice",
@@ -235,12 +282,12 @@ fn shares_that_overlap_or_lie_elsewhere() {
                 Active,
             )
         },
-        "to Node",
+        names(Invariant::OneHolder, "to Node"),
     );
     corrupt(
         "parents",
         |proposal| ledger(proposal, "us").parents.remove(p("10.65.0.0/16")),
-        "parents are",
+        any(Invariant::ParentsAreBlocks),
     );
     corrupt(
         "a cluster in a cluster's ledger",
@@ -253,12 +300,12 @@ fn shares_that_overlap_or_lie_elsewhere() {
                 Active,
             )
         },
-        "is granted to Cluster us",
+        names(Invariant::OwnerFits, "to Cluster us"),
     );
     corrupt(
         "order",
         |proposal| ledger(proposal, "us").grants.reverse(),
-        "must be sorted",
+        any(Invariant::GrantsAreSorted),
     );
 }
 
@@ -267,27 +314,27 @@ fn revisions_that_fall_or_stand_still() {
     corrupt(
         "hub falls",
         |proposal| hub(proposal).revision = 0,
-        "revision",
+        any(Invariant::RevisionRests),
     );
     corrupt(
         "cluster changes without a new revision",
         |proposal| ledger(proposal, "us").revision = 1,
-        "changes, but its revision",
+        any(Invariant::RevisionRises),
     );
     corrupt(
         "cluster counts without a change",
         |proposal| ledger(proposal, "eu").revision += 1,
-        "without a change",
+        any(Invariant::RevisionRests),
     );
     corrupt(
         "plan falls",
         |proposal| acme(proposal).revision = 0,
-        "revision",
+        any(Invariant::RevisionRises),
     );
     corrupt(
         "lineage",
         |proposal| hub(proposal).lineage = Lineage::new("another0lineage").unwrap(),
-        "lineage",
+        any(Invariant::LineageStays),
     );
     let (mut world, _) = grown();
     let hub = world.before.ledgers.get_mut(&LedgerName::Hub);
@@ -296,11 +343,10 @@ fn revisions_that_fall_or_stand_still() {
     assert_eq!(acme(&mut proposal).revision, 10);
     acme(&mut proposal).revision = 9;
     let findings = check(&world.fleet, &world.before, &proposal);
-    assert!(
-        findings
-            .iter()
-            .any(|finding| finding.message.contains("is not above 9")),
-        "{findings:?}"
+    expect(
+        "a plan below the hub",
+        &findings,
+        names(Invariant::RevisionRises, "above 9"),
     );
     let (world, mut proposal) = {
         let (mut world, _) = grown();
@@ -309,11 +355,10 @@ fn revisions_that_fall_or_stand_still() {
     };
     acme(&mut proposal).revision += 1;
     let findings = check(&world.fleet, &world.before, &proposal);
-    assert!(
-        findings
-            .iter()
-            .any(|finding| finding.message.contains("without a change")),
-        "{findings:?}"
+    expect(
+        "a plan that counts",
+        &findings,
+        any(Invariant::RevisionRests),
     );
 }
 
@@ -323,27 +368,27 @@ fn gateways_that_double_leave_or_are_strangers() {
     corrupt(
         "rank twice",
         |proposal| segment(proposal, "eu.oslo").gateways[1].rank = 0,
-        "twice",
+        any(Invariant::GatewaysAreUnique),
     );
     corrupt(
         "a stranger",
         |proposal| segment(proposal, "eu.oslo").gateways[1].peer = peer("eu.berlin-3"),
-        "is no node of segment eu.oslo",
+        names(Invariant::GatewayInSegment, "eu.oslo"),
     );
     corrupt(
         "a rank too high",
         |proposal| segment(proposal, "eu.oslo").gateways[1].rank = 2,
-        "2 gateway(s) are wanted",
+        names(Invariant::RankInBounds, "2 gateway(s)"),
     );
     corrupt(
         "one is replaced",
         |proposal| segment(proposal, "eu.oslo").gateways[0].peer = peer("eu.oslo-3"),
-        "could keep it",
+        any(Invariant::GatewayStays),
     );
     corrupt(
         "one is dropped",
         |proposal| drop(segment(proposal, "eu.oslo").gateways.remove(0)),
-        "could keep it",
+        any(Invariant::GatewayStays),
     );
     corrupt(
         "the node disagrees",
@@ -354,7 +399,7 @@ fn gateways_that_double_leave_or_are_strangers() {
                 .unwrap()
                 .gateway_rank = Some(0)
         },
-        "has gateway rank",
+        any(Invariant::RankAsInSegment),
     );
     let (mut world, proposal) = grown();
     world
@@ -362,12 +407,7 @@ fn gateways_that_double_leave_or_are_strangers() {
         .gateway_selector
         .insert("edge".to_owned(), "yes".to_owned());
     let findings = check(&world.fleet, &world.before, &proposal);
-    assert!(
-        findings.iter().any(|finding| finding
-            .message
-            .contains("does not match gateways.nodeSelector")),
-        "{findings:?}"
-    );
+    expect("a selector", &findings, any(Invariant::GatewayIsSelected));
 }
 
 #[test]
@@ -391,23 +431,43 @@ fn segments_that_carry_too_much_too_little_or_the_same() {
         "eu.oslo",
         "10.65.0.0/24",
         Class::Pod,
-        "which no ledger grants",
+        any(Invariant::CarriesGranted),
     );
     with(
         "eu.oslo",
         "10.64.0.0/24",
         Class::Pod,
-        "overlaps 10.64.0.0/20 of segment eu.berlin",
+        names(Invariant::NoOverlap, "10.64.0.0/20 of segment eu.berlin"),
     );
-    with("us.oslo", "172.21.0.0/16", Class::Service, "may not carry");
-    with("eu.oslo", "172.20.0.0/16", Class::Service, "may not carry");
-    with("eu.oslo", "10.10.0.0/16", Class::Lan, "may not carry");
-    with("eu.oslo", "172.18.0.0/16", Class::Vpn, "may not carry");
+    with(
+        "us.oslo",
+        "172.21.0.0/16",
+        Class::Service,
+        any(Invariant::MayCarry),
+    );
+    with(
+        "eu.oslo",
+        "172.20.0.0/16",
+        Class::Service,
+        any(Invariant::MayCarry),
+    );
+    with(
+        "eu.oslo",
+        "10.10.0.0/16",
+        Class::Lan,
+        any(Invariant::MayCarry),
+    );
+    with(
+        "eu.oslo",
+        "172.18.0.0/16",
+        Class::Vpn,
+        any(Invariant::MayCarry),
+    );
     with(
         "eu.oslo",
         "198.51.100.0/24",
         Class::Lan,
-        "is in no super-net",
+        any(Invariant::InSuperNets),
     );
     corrupt(
         "a segment without its pods",
@@ -416,7 +476,7 @@ fn segments_that_carry_too_much_too_little_or_the_same() {
                 .prefixes
                 .retain(|entry| entry.class != Class::Pod)
         },
-        "does not carry",
+        any(Invariant::CarriesShares),
     );
     corrupt(
         "a segment is gone",
@@ -425,47 +485,47 @@ fn segments_that_carry_too_much_too_little_or_the_same() {
                 .segments
                 .retain(|segment| segment.name.as_str() != "us.rome")
         },
-        "is in segment us.rome",
+        names(Invariant::InOwnSegment, "us.rome"),
     );
     corrupt(
         "an unknown site",
         |proposal| segment(proposal, "us.rome").site = site_name("mars"),
-        "does not list",
+        any(Invariant::PartsAreListed),
     );
     corrupt(
         "order",
         |proposal| acme(proposal).segments.reverse(),
-        "is not sorted",
+        any(Invariant::ListsAreSorted),
     );
     corrupt(
         "the transit site is empty",
         |proposal| acme(proposal).transit = Some(site_name("mars")),
-        "transit site",
+        any(Invariant::TransitHasSegment),
     );
     corrupt(
         "pod ranges",
         |proposal| acme(proposal).clusters[0].pod_cidrs = prefixes(&["10.64.0.0/17"]).into(),
-        "but the hub granted others",
+        any(Invariant::ClusterAsGranted),
     );
     corrupt(
         "super-nets",
         |proposal| acme(proposal).super_nets.remove(p("10.64.0.0/24")),
-        "in no super-net",
+        any(Invariant::InSuperNets),
     );
     corrupt(
         "a bypass into pods",
         |proposal| acme(proposal).bypass.insert(p("10.64.0.7/32")),
-        "is bypassed",
+        any(Invariant::BypassIsForeign),
     );
     corrupt(
         "a foreign member",
         |proposal| acme(proposal).clusters[1].name = cluster_name("zz"),
-        "no member",
+        any(Invariant::IsMember),
     );
     corrupt(
         "no plan",
         |proposal| drop(proposal.plans.remove(&link_name("acme"))),
-        "has no plan",
+        any(Invariant::LinkHasPlan),
     );
 }
 
@@ -474,22 +534,22 @@ fn vpns_that_share_an_index_or_end_nowhere() {
     corrupt(
         "index shared",
         |proposal| acme(proposal).vpns[1].index = 0,
-        "share index 0",
+        names(Invariant::VpnIndexIsUnique, "index 0"),
     );
     corrupt(
         "index changed",
         |proposal| acme(proposal).vpns[1].index = 5,
-        "changes its index",
+        any(Invariant::VpnIndexStays),
     );
     corrupt(
         "index too high",
         |proposal| acme(proposal).vpns[1].index = 16,
-        "above 15",
+        any(Invariant::VpnIndexInBounds),
     );
     corrupt(
         "no such segment",
         |proposal| acme(proposal).vpns[0].segment = SegmentName::new("eu.mars").unwrap(),
-        "no segment of Site berlin",
+        names(Invariant::VpnEndsInSite, "Site berlin"),
     );
     corrupt(
         "other allow",
@@ -501,12 +561,12 @@ fn vpns_that_share_an_index_or_end_nowhere() {
                 .then_some(())
                 .unwrap()
         },
-        "other allow lists",
+        any(Invariant::VpnAsWanted),
     );
     corrupt(
         "other ranges",
         |proposal| acme(proposal).vpns[0].prefixes.insert(p("172.18.0.0/16")),
-        "or segment",
+        any(Invariant::VpnIsCarried),
     );
 }
 
@@ -518,50 +578,44 @@ fn nodes_that_are_told_something_else() {
     corrupt(
         "pods",
         |proposal| told(proposal).pod_cidrs[0] = p("10.65.99.0/24"),
-        "has pod ranges",
+        any(Invariant::PodsAsGranted),
     );
     corrupt(
         "mesh",
         |proposal| told(proposal).mesh_addresses[0] = "100.127.0.77".parse().unwrap(),
-        "has mesh addresses",
+        any(Invariant::MeshAsGranted),
     );
     corrupt(
         "assigned",
         |proposal| told(proposal).assign.clear(),
-        "is to be written",
+        any(Invariant::AssignedOnce),
     );
     corrupt(
         "peer",
         |proposal| told(proposal).peer = PeerName::new("us.oslo-1").unwrap(),
-        "another node's",
+        any(Invariant::OwnPeer),
     );
     corrupt(
         "segment",
         |proposal| told(proposal).segment = SegmentName::new("us.oslo").unwrap(),
-        "is not one of Cluster us in Site rome",
+        names(Invariant::InOwnSegment, "Cluster us in Site rome"),
     );
     corrupt(
         "link",
         |proposal| told(proposal).link = link_name("beta"),
-        "which has no plan",
+        any(Invariant::LinkHasPlan),
     );
     let (mut world, proposal) = grown();
     world.node("us", "rome-1", "rome", &["10.65.200.0/24"]);
     let findings = check(&world.fleet, &world.before, &proposal);
-    assert!(
-        findings
-            .iter()
-            .any(|finding| finding.message.contains("are planned for it")),
-        "{findings:?}"
+    expect(
+        "a podCIDR of its own",
+        &findings,
+        any(Invariant::PodCidrsAsObserved),
     );
     world.remove_node("us", "rome-1");
     let findings = check(&world.fleet, &world.before, &proposal);
-    assert!(
-        findings
-            .iter()
-            .any(|finding| finding.message.contains("does not exist")),
-        "{findings:?}"
-    );
+    expect("a node that is gone", &findings, any(Invariant::NodeExists));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::support::*;
 use tieline_core::fleet::{Mode, PerFamily, SiteSource};
 
-fn said(notice: &tieline_core::plan::Notice, reason: &str, parts: &[&str]) {
-    assert_eq!(notice.reason, reason, "{notice}");
+fn said(notice: &tieline_core::notice::Notice, reason: &str, parts: &[&str]) {
+    assert_eq!(notice.reason.as_str(), reason, "{notice}");
     for part in parts {
         assert!(
             notice.message.contains(part),

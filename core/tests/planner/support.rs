@@ -9,8 +9,9 @@ use tieline_core::ids::{ClusterName, Lineage, LinkName, NodeId, NodeName, SiteNa
 use tieline_core::keys::PublicKey;
 use tieline_core::ledger::{Grant, LedgerName, Ledgers, State, Use};
 use tieline_core::network_plan::{Class, NetworkPlan, Segment};
+use tieline_core::notice::Notice;
 use tieline_core::peer::Scope;
-use tieline_core::plan::{Before, NodePlan, Notice, Proposal, plan};
+use tieline_core::plan::{Before, NodePlan, Proposal, plan};
 
 /// Label that names a node's site.
 pub const SITE_LABEL: &str = "topology.kubernetes.io/region";
@@ -267,7 +268,7 @@ impl Said for Proposal {
 fn notice<'n>(notices: &'n [Notice], kind: &str, name: &str) -> &'n Notice {
     let found: Vec<_> = notices
         .iter()
-        .filter(|n| n.kind == kind && n.name == name)
+        .filter(|n| n.about.to_string() == format!("{kind} {name}"))
         .collect();
     assert_eq!(
         found.len(),

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use tieline_core::cidr::{Family, Prefix};
 use tieline_core::fleet;
 use tieline_core::ids::{ClusterName, LinkName, NodeId, SiteName, VpnName};
+use tieline_core::notice::Kind;
 use tieline_core::peer::{Endpoint, Scope};
 
 /// A ClusterLink.
@@ -16,7 +17,7 @@ use tieline_core::peer::{Endpoint, Scope};
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should.
 pub fn link(object: &crate::ClusterLink) -> Result<(LinkName, fleet::Link), Invalid> {
-    let at = Object::new("ClusterLink", &object.metadata);
+    let at = Object::new(Kind::ClusterLink, &object.metadata);
     let members = &object.spec.members;
     let link = fleet::Link {
         clusters: at.names("spec.members.clusters", &members.clusters)?,
@@ -127,7 +128,7 @@ fn topology(at: Object<'_>, spec: &Topology) -> Result<fleet::Topology, Invalid>
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should.
 pub fn cluster(object: &crate::Cluster) -> Result<(ClusterName, fleet::Cluster), Invalid> {
-    let at = Object::new("Cluster", &object.metadata);
+    let at = Object::new(Kind::Cluster, &object.metadata);
     let pods = object.spec.pods.clone().unwrap_or_default();
     let cluster = fleet::Cluster {
         sites: site_source(at, &object.spec.sites)?,
@@ -180,7 +181,7 @@ fn site_source(at: Object<'_>, spec: &Sites) -> Result<fleet::SiteSource, Invali
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should.
 pub fn site(object: &crate::Site) -> Result<(SiteName, fleet::Site), Invalid> {
-    let at = Object::new("Site", &object.metadata);
+    let at = Object::new(Kind::Site, &object.metadata);
     let underlay = object.spec.underlay.clone().unwrap_or_default();
     let public = underlay
         .public_addresses
@@ -207,7 +208,7 @@ pub fn site(object: &crate::Site) -> Result<(SiteName, fleet::Site), Invalid> {
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should.
 pub fn vpn(object: &crate::VpnAttachment) -> Result<(VpnName, fleet::Vpn), Invalid> {
-    let at = Object::new("VpnAttachment", &object.metadata);
+    let at = Object::new(Kind::VpnAttachment, &object.metadata);
     let spec = &object.spec;
     if let Some(other) = at.name.strip_suffix("-config") {
         return Err(at.invalid(
@@ -266,7 +267,7 @@ pub(super) fn foreign_endpoint(
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should.
 pub fn node(cluster: &ClusterName, object: &Node) -> Result<(NodeId, fleet::Node), Invalid> {
-    let at = Object::new("Node", &object.metadata);
+    let at = Object::new(Kind::Node, &object.metadata);
     let spec = object.spec.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
     let pod_cidrs = match (spec.pod_cidrs, spec.pod_cidr) {
@@ -310,7 +311,7 @@ pub fn node(cluster: &ClusterName, object: &Node) -> Result<(NodeId, fleet::Node
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should.
 pub fn service_cidr(object: &ServiceCIDR) -> Result<(String, Vec<Prefix>), Invalid> {
-    let at = Object::new("ServiceCIDR", &object.metadata);
+    let at = Object::new(Kind::ServiceCidr, &object.metadata);
     let cidrs = object
         .spec
         .as_ref()

@@ -6,6 +6,7 @@ use crate::address_ledger::{
     SLICE_COUNT,
 };
 use tieline_core::ledger::{Grant, Ledger, LedgerName, Owner, State, Use};
+use tieline_core::notice::Kind;
 use tieline_core::slices::{Head, Slice, SliceId};
 
 /// The head of a ledger: an AddressLedger whose name is a ledger's.
@@ -13,7 +14,7 @@ use tieline_core::slices::{Head, Slice, SliceId};
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should.
 pub fn ledger_head(object: &AddressLedger) -> Result<(LedgerName, Head), Invalid> {
-    let at = Object::new("AddressLedger", &object.metadata);
+    let at = Object::new(Kind::AddressLedger, &object.metadata);
     let name = ledger_name(at, at.name)?;
     let spec = &object.spec;
     let annotations = object.metadata.annotations.as_ref();
@@ -46,7 +47,7 @@ pub fn ledger_head(object: &AddressLedger) -> Result<(LedgerName, Head), Invalid
 /// [`Invalid`] names the first field that does not hold what it should, also where the content is not what the name is the
 /// digest of.
 pub fn ledger_slice(object: &AddressLedger) -> Result<(LedgerName, Slice), Invalid> {
-    let at = Object::new("AddressLedger", &object.metadata);
+    let at = Object::new(Kind::AddressLedger, &object.metadata);
     let (name, id) = at.name.split_once('.').unwrap_or((at.name, ""));
     let name = ledger_name(at, name)?;
     let id: SliceId = at.parse("metadata.name", id)?;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use tieline_core::ledger::{LedgerName, Ledgers};
+use tieline_core::notice::Kind;
 use tieline_core::slices::{Head, Slice, SliceId, Slices, Stored};
 
 /// Reads ledgers again and again. A slice never changes, so it is parsed once.
@@ -168,7 +169,7 @@ fn headless(objects: &BTreeMap<&str, &AddressLedger>) -> Vec<Invalid> {
     let heads: BTreeSet<&str> = slices.map(|(head, _)| head).collect();
     let gone = heads.into_iter().filter(|head| !objects.contains_key(head));
     gone.map(|head| Invalid {
-        kind: "AddressLedger",
+        kind: Kind::AddressLedger,
         name: head.to_owned(),
         field: "metadata.name".to_owned(),
         message: format!(

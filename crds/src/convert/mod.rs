@@ -29,13 +29,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
+use tieline_core::notice::{About, Kind, Notice, Reason};
 
 /// A field that does not hold what it should. A retry with the same object cannot help.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{kind} {name}: {field}: {message}")]
 pub struct Invalid {
     /// Kind of the object.
-    pub kind: &'static str,
+    pub kind: Kind,
     /// Its name.
     pub name: String,
     /// Path of the field, as in `spec.pods.cidrs[1]`.
@@ -44,15 +45,26 @@ pub struct Invalid {
     pub message: String,
 }
 
+impl From<&Invalid> for Notice {
+    fn from(it: &Invalid) -> Self {
+        Self {
+            about: About::Unread(it.kind, it.name.clone()),
+            link: None,
+            reason: Reason::Invalid,
+            message: format!("{}: {}", it.field, it.message),
+        }
+    }
+}
+
 /// The object that is being read.
 #[derive(Clone, Copy)]
 struct Object<'a> {
-    kind: &'static str,
+    kind: Kind,
     name: &'a str,
 }
 
 impl<'a> Object<'a> {
-    fn new(kind: &'static str, metadata: &'a ObjectMeta) -> Self {
+    fn new(kind: Kind, metadata: &'a ObjectMeta) -> Self {
         Self {
             kind,
             name: metadata.name.as_deref().unwrap_or_default(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tieline_core::host::DeviceName;
 use tieline_core::ids::{NodeId, PeerName};
 use tieline_core::keys::PublicKey;
+use tieline_core::notice::Kind;
 use tieline_core::peer as core;
 use tieline_core::peer::{AcceptedPeer, Claim, Endpoint, Scope};
 
@@ -18,7 +19,7 @@ use tieline_core::peer::{AcceptedPeer, Claim, Endpoint, Scope};
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should, or the name when it is not `<cluster>.<node>`.
 pub fn accepted_peer(object: &Peer) -> Result<(PeerName, Arc<AcceptedPeer>), Invalid> {
-    let at = Object::new("Peer", &object.metadata);
+    let at = Object::new(Kind::Peer, &object.metadata);
     let name: PeerName = at.own_name()?;
     let spec = &object.spec;
     let id = NodeId {
@@ -75,7 +76,7 @@ pub fn accepted_peer(object: &Peer) -> Result<(PeerName, Arc<AcceptedPeer>), Inv
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should, for example a low-order key.
 pub fn claim(object: &Peer) -> Result<(PeerName, Claim), Invalid> {
-    let at = Object::new("Peer", &object.metadata);
+    let at = Object::new(Kind::Peer, &object.metadata);
     let name = at.own_name()?;
     let Some(status) = &object.status else {
         return Ok((name, Claim::default()));

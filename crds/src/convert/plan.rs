@@ -11,6 +11,7 @@ use crate::vpn_attachment::Allow;
 use thiserror::Error;
 use tieline_core::ids::LinkName;
 use tieline_core::network_plan as core;
+use tieline_core::notice::Kind;
 use tieline_core::peer::{Endpoint, Scope};
 
 /// A plan that no object may hold. A retry with the same plan cannot help.
@@ -30,7 +31,7 @@ pub struct PlanTooLarge {
 /// # Errors
 /// [`Invalid`] names the first field that does not hold what it should.
 pub fn network_plan(object: &crate::NetworkPlan) -> Result<core::NetworkPlan, Invalid> {
-    let at = Object::new("NetworkPlan", &object.metadata);
+    let at = Object::new(Kind::NetworkPlan, &object.metadata);
     let spec = &object.spec;
     let clusters = each(&spec.clusters, "spec.clusters", |field, it| {
         cluster(at, field, it)

@@ -4,11 +4,8 @@ use std::collections::BTreeSet;
 use tieline_core::fleet::Fleet;
 use tieline_core::ids::{ClusterName, LinkName};
 use tieline_core::ledger::{Ledger, LedgerName, Ledgers, Owner, State, Use};
-use tieline_core::plan::Notice;
+use tieline_core::notice::{About, Notice, Reason};
 use tieline_core::slices::{MOST_GRANTS, room};
-
-/// Reason of what waits for room in a ledger.
-pub const LEDGER_FULL: &str = "LedgerFull";
 
 /// Grants that one newcomer may take: pods and mesh in both families, and a new chunk of its site for each.
 const PER_NEWCOMER: usize = 8;
@@ -39,7 +36,8 @@ pub fn restrict(fleet: &mut Fleet, ledgers: &Ledgers) -> Vec<Notice> {
                         let stays = admitted(&holders, &Owner::Cluster(cluster.clone()), &mut left);
                         if !stays {
                             let link = Some(link.clone());
-                            notices.push(full("Cluster", cluster.as_str(), link, name, ledger));
+                            let about = About::Cluster(cluster.clone());
+                            notices.push(full(about, link, name, ledger));
                         }
                         stays
                     });
@@ -55,7 +53,8 @@ pub fn restrict(fleet: &mut Fleet, ledgers: &Ledgers) -> Vec<Notice> {
                     let stays = id.cluster != *cluster
                         || admitted(&holders, &Owner::Node(id.node.clone()), &mut left);
                     if !stays {
-                        notices.push(full("Node", id.node.as_str(), link.clone(), name, ledger));
+                        let about = About::Node(id.clone());
+                        notices.push(full(about, link.clone(), name, ledger));
                     }
                     stays
                 });
@@ -87,22 +86,15 @@ fn link_of(fleet: &Fleet, cluster: &ClusterName) -> Option<LinkName> {
     found.map(|(name, _)| name.clone())
 }
 
-fn full(
-    kind: &str,
-    object: &str,
-    link: Option<LinkName>,
-    name: &LedgerName,
-    ledger: &Ledger,
-) -> Notice {
+fn full(about: About, link: Option<LinkName>, name: &LedgerName, ledger: &Ledger) -> Notice {
     let what = match name {
         LedgerName::Hub => "use fewer clusters, or remove unused ones",
         LedgerName::Cluster(_) => "use another cluster for more nodes",
     };
     Notice {
-        kind: kind.to_owned(),
-        name: object.to_owned(),
+        about,
         link,
-        reason: LEDGER_FULL.to_owned(),
+        reason: Reason::LedgerFull,
         message: format!(
             "waits: AddressLedger {name} holds {} grants and takes new holders up to {MOST_GRANTS}, {PER_NEWCOMER} for each; \
              those that take part go on. {what}",

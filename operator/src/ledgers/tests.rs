@@ -4,6 +4,7 @@ use serde_json::json;
 use tieline_core::fleet::Fleet;
 use tieline_core::ids::Lineage;
 use tieline_core::ledger::{Grant, Ledger, Owner, State, Use};
+use tieline_core::notice::Reason;
 use tieline_core::slices::MOST_GRANTS;
 
 #[test]
@@ -44,8 +45,8 @@ fn a_full_ledger_takes_no_newcomer_and_names_limit_and_number() {
             (1 + admitted, 2 - admitted)
         );
         for notice in notices {
-            assert_eq!(notice.reason, LEDGER_FULL);
-            assert!(notice.name.starts_with("new-"));
+            assert_eq!(notice.reason, Reason::LedgerFull);
+            assert!(notice.about.name().starts_with("new-"));
             let expected = format!("cluster-shop holds {} grants", MOST_GRANTS - free);
             assert!(notice.message.contains(&expected), "{}", notice.message);
         }

@@ -92,9 +92,9 @@ fn what_follows_a_change_is_what_a_whole_pass_decides() {
                 other.index = bench.index.clone();
                 let (_, whole) = other.decide_whole(&mut OsRng);
                 let news = bench.index.follow(&mut bench.keeper.index, Scope::All);
-                let (about, steps) = bench.keeper.decide(&news, &mut OsRng);
+                let (extent, steps) = bench.keeper.decide(&news, &mut OsRng);
                 passes += 1;
-                followed += usize::from(about != About::All);
+                followed += usize::from(extent != Extent::All);
                 let (mine, theirs) = (
                     bench.keeper.decided.clone().unwrap(),
                     other.decided.unwrap(),

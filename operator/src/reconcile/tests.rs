@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use tieline_core::ids::LinkName;
+use tieline_core::notice::Reason;
 use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site};
 
 /// An API server for the pure part: objects go in as JSON, and what a pass would write goes in again.
@@ -91,7 +92,7 @@ impl Bench {
         let mut count = 0;
         for write in steps.urgent.into_iter().flatten().chain(late) {
             count += 1;
-            self.stored.insert(write.object());
+            self.stored.insert(write.target());
             self.store(write);
         }
         (decided, count)
@@ -194,7 +195,7 @@ fn a_second_pass_writes_nothing() {
 fn the_hubs_ledger_is_written_before_the_ledgers_that_split_it() {
     let mut bench = Bench::new();
     let decided = bench.decide();
-    let steps = ledgers::steps(&bench.index, &decided, &About::All).steps;
+    let steps = ledgers::steps(&bench.index, &decided, &Extent::All).steps;
     let levels = steps.into_iter().map(|level| {
         let names = level.into_iter().map(|write| match write {
             Write::Ledger(ledger) => ledger.metadata.name.unwrap(),
@@ -254,7 +255,7 @@ fn an_unreadable_ledger_stops_everything_and_is_named() {
     bench.index.apply(ledger);
     let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
-    assert_eq!(reason, "RecordUnreadable");
+    assert_eq!(reason, Standing::RecordUnreadable);
     assert!(
         message.contains("AddressLedger hub: spec.grants[0].prefix"),
         "{message}"
@@ -308,9 +309,9 @@ fn pods_assign_is_refused_while_another_manager_owns_a_pod_cidr() {
         "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24"]},
     }));
     let (decided, _) = bench.pass();
-    let refusal = decided
-        .refusals()
-        .find(|it| it.reason == "OtherPodCidrManager")
+    let mut own = decided.world.notices.iter();
+    let refusal = own
+        .find(|it| it.reason == Reason::OtherPodCidrManager)
         .unwrap();
     assert!(
         refusal
@@ -369,8 +370,8 @@ fn a_join_is_followed_by_what_changed_also_when_its_site_needs_a_new_chunk() {
     for number in 40..120_u8 {
         bench.node(&format!("n{number}"), "oslo", 10 + number);
         let news = bench.index.follow(&mut bench.keeper.index, Scope::All);
-        let (about, steps) = bench.keeper.decide(&news, &mut OsRng);
-        whole += usize::from(about == About::All);
+        let (extent, steps) = bench.keeper.decide(&news, &mut OsRng);
+        whole += usize::from(extent == Extent::All);
         for write in steps.urgent.into_iter().flatten() {
             bench.store(write);
         }
@@ -428,7 +429,7 @@ fn a_node_waits_with_its_taint_until_its_agent_carries_a_plan_and_keeps_other_ta
     assert_eq!(bench.pass().1, 0);
     bench.carries("shop.b1", 1);
     let decided = bench.decide();
-    let writes = untainted(&bench.index, &decided, &About::All);
+    let writes = untainted(&bench.index, &decided, &Extent::All);
     let [Write::Taints(_, left)] = &writes[..] else {
         panic!("{writes:?}");
     };
@@ -451,7 +452,11 @@ fn a_cluster_whose_nodes_cannot_be_seen_from_here_is_named_with_what_to_do() {
     let members = Members::judge(&bench.index, &decided);
     let (link, spec) = decided.world.fleet.links.iter().next().unwrap();
     let entries = members.entries(link, spec, &decided);
-    let depot = entries.first.iter().find(|it| it.name == "depot").unwrap();
+    let depot = entries
+        .first
+        .iter()
+        .find(|it| it.about.name() == "depot")
+        .unwrap();
     assert!(
         depot.message.contains("--cluster-name"),
         "{}",
@@ -479,7 +484,7 @@ fn a_hub_that_lost_a_block_in_use_stops_everything_until_the_administrator_says_
     let revision = replace_hub(&mut bench, json!([]), None);
     let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
-    assert_eq!(reason, "LedgersDisagree");
+    assert_eq!(reason, Standing::LedgersDisagree);
     for part in [
         "10.64.0.0/16 (Pod)",
         "(Mesh)",
@@ -510,7 +515,7 @@ fn a_block_that_somebody_else_holds_meanwhile_is_not_recorded_again_and_both_are
     replace_hub(&mut bench, other, Some(1000));
     let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
-    assert_eq!(reason, "LedgersDisagree");
+    assert_eq!(reason, Standing::LedgersDisagree);
     for part in ["10.64.0.0/15 of Cluster other", "by hand"] {
         assert!(message.contains(part), "no {part} in: {message}");
     }
@@ -535,7 +540,7 @@ fn a_cluster_that_moves_to_another_link_gets_a_plan_above_the_one_it_carries_and
     bench.link("acme", "10.64.0.0/10", &["depot"]);
     bench.link("zeta", "10.200.0.0/16", &["shop"]);
     let decided = bench.decide();
-    let found = plans(&bench.index, &decided, &About::All);
+    let found = plans(&bench.index, &decided, &Extent::All);
     let steps = [found.gaining, found.awaited, found.late].map(|step| {
         let names = step.into_iter().map(|write| match write {
             Write::Plan(name, _) => name,
@@ -622,7 +627,7 @@ fn a_write_that_was_refused_concerns_its_own_link_alone() {
     bench.node("b3", "berlin", 9);
     let (decided, _) = bench.pass();
     let peer = bench.decide();
-    let peer = peers(&peer, &About::All).pop();
+    let peer = peers(&peer, &Extent::All).pop();
     assert!(peer.is_none_or(|write| link_of(&decided, &write).unwrap().as_str() == "acme"));
     for (link, planned) in [
         (Some("acme"), [("acme", "False"), ("zeta", "True")]),
@@ -659,7 +664,7 @@ fn events_tell_of_what_was_stored_and_of_nothing_else() {
         of_nodes.count()
     };
     assert_eq!(told(&bench), 3);
-    bench.stored.remove(&("Node", "b1".to_owned()));
+    bench.stored.remove(&Target::PodCidrs("b1".to_owned()));
     assert_eq!(told(&bench), 2);
 }
 

@@ -114,8 +114,8 @@ fn what_a_frozen_ledger_holds_goes_on_and_what_it_lacks_waits() {
     assert_eq!(left, ["old"]);
     assert_eq!(notices.len(), 1);
     assert_eq!(
-        (notices[0].name.as_str(), notices[0].reason.as_str()),
-        ("new", "LedgerFrozen")
+        (notices[0].about.to_string(), notices[0].reason),
+        ("Node new".to_owned(), Reason::LedgerFrozen)
     );
     // Planning on what is left is possible.
     let _ = plan(&world.fleet, &world.before);

@@ -9,8 +9,10 @@ use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::ids::ClusterName;
 use tieline_core::ledger::LedgerName;
+use tieline_core::notice::{Kind, Notice, Reason};
 use tieline_core::plan::listed;
 use tieline_crds::cluster::NodeCount;
+use tieline_crds::condition::{ObjectCondition, Standing};
 use tieline_crds::{Cluster, ClusterStatus};
 
 pub(super) fn status(object: &Cluster, from: &Judged<'_>, now: Timestamp) -> ClusterStatus {
@@ -32,43 +34,48 @@ pub(super) fn status(object: &Cluster, from: &Judged<'_>, now: Timestamp) -> Clu
     let planned = cluster.and_then(|it| members.planned(it));
     let part = planned.map_or(0, BTreeSet::len);
     let ready_nodes = part.saturating_sub(entries.len());
-    let accepted = accepted("Cluster", &name, decided);
+    let accepted = accepted(Kind::Cluster, &name, decided);
     let used = decided.uses.uses_cluster(&name);
     let ready = if !accepted.holds() {
         Judgement::new(
-            "Ready",
+            ObjectCondition::Ready,
             false,
-            accepted.reason.clone(),
+            accepted.reason,
             accepted.message.clone(),
         )
     } else if !used {
         Judgement::new(
-            "Ready",
+            ObjectCondition::Ready,
             false,
-            "NotAMember",
+            Standing::NotAMember,
             "no ClusterLink names this cluster in spec.members.clusters",
         )
     } else if !entries.is_empty() {
-        Judgement::new("Ready", false, "NodesNotReady", summary(entries, nodes))
+        Judgement::new(
+            ObjectCondition::Ready,
+            false,
+            Standing::NodesNotReady,
+            summary(entries, nodes),
+        )
     } else if part < nodes {
         Judgement::new(
-            "Ready",
+            ObjectCondition::Ready,
             false,
-            "NodesWaiting",
-            waiting(decided, &name, nodes - part, nodes),
+            Standing::NodesWaiting,
+            waiting(decided, cluster, nodes - part, nodes),
         )
     } else if nodes == 0 {
         Judgement::new(
-            "Ready",
+            ObjectCondition::Ready,
             false,
-            "NoNodes",
+            Reason::NoNodes,
             "no node of this cluster is known",
         )
     } else {
         Judgement::new(
-            "Ready",
+            ObjectCondition::Ready,
             true,
-            "Ready",
+            Standing::Ready,
             format!("all {nodes} nodes take part"),
         )
     };
@@ -98,15 +105,15 @@ pub(super) fn status(object: &Cluster, from: &Judged<'_>, now: Timestamp) -> Clu
     }
 }
 
-fn waiting(decided: &Decided, cluster: &str, out: usize, total: usize) -> String {
+fn waiting(decided: &Decided, cluster: Option<&ClusterName>, out: usize, total: usize) -> String {
     let texts: BTreeSet<String> = decided
         .proposal()
         .report
         .waiting
         .iter()
         .chain(&decided.world.notices)
-        .filter(|it| it.kind == "Node" || (it.kind == "Cluster" && it.name == cluster))
-        .map(|it| format!("{} {}: {}", it.kind, it.name, it.message))
+        .filter(|it| cluster.is_some_and(|cluster| it.about.is_node_or(cluster)))
+        .map(Notice::brief)
         .collect();
     let why = listed(texts);
     format!(

@@ -1,8 +1,10 @@
 //! What is not ready in a link, in order of kind and name: the first entries, and how many there are. A status shows a hundred; a
 //! cluster can have a hundred times as many, which are counted where they lie.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use tieline_crds::cluster_link::NotReady;
+use tieline_core::ids::{NodeId, NodeName};
+use tieline_core::notice::{About, Kind, Notice, Reason};
 
 /// Bound of `status.notReady` in the schema.
 const LISTED: usize = 100;
@@ -11,27 +13,29 @@ const LISTED: usize = 100;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Entries {
     /// The first ones.
-    pub first: Vec<NotReady>,
+    pub first: Vec<Notice>,
     /// How many there are.
     pub total: usize,
-    /// Kind and name of those that are not planned nodes.
-    others: BTreeSet<(String, String)>,
+    /// What those are about that are not planned nodes.
+    others: BTreeSet<About>,
 }
 
 impl Entries {
     /// Entries of planned nodes by name, one map for each cluster, and all others.
     pub(super) fn of<'m>(
-        maps: impl Iterator<Item = &'m BTreeMap<String, NotReady>>,
-        mut others: Vec<NotReady>,
+        maps: impl Iterator<Item = &'m BTreeMap<NodeName, Notice>>,
+        mut others: Vec<Notice>,
     ) -> Self {
         sort(&mut others);
-        let named = others.iter().map(|it| (it.kind.clone(), it.name.clone()));
-        let named = named.collect();
+        let about = others.iter().map(|it| it.about.clone()).collect();
         let (mut first, mut total) = (Vec::new(), 0);
         for map in maps {
             total += map.len();
             first.extend(map.values().take(LISTED).cloned());
-            others.retain(|it| !(it.kind == "Node" && map.get(&it.name) == Some(it)));
+            others.retain(|it| match &it.about {
+                About::Node(id) => map.get(&id.node).is_none_or(|own| read(own) != read(it)),
+                _ => true,
+            });
         }
         total += others.len();
         first.append(&mut others);
@@ -40,19 +44,21 @@ impl Entries {
         Self {
             first,
             total,
-            others: named,
+            others: about,
         }
     }
 
     /// Whether a member that is no node has an entry.
-    pub(super) fn has(&self, kind: &str, name: &str) -> bool {
-        self.others.contains(&(kind.to_owned(), name.to_owned()))
+    pub(super) fn has(&self, member: &About) -> bool {
+        self.others.contains(member)
     }
 
-    /// Names of nodes that have an entry without being planned.
-    pub(super) fn other_nodes(&self) -> impl Iterator<Item = &str> {
-        let nodes = self.others.iter().filter(|(kind, _)| kind == "Node");
-        nodes.map(|(_, name)| name.as_str())
+    /// Nodes that have an entry without being planned.
+    pub(super) fn other_nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.others.iter().filter_map(|about| match about {
+            About::Node(id) => Some(id),
+            _ => None,
+        })
     }
 
     /// The first reasons, in words.
@@ -62,7 +68,7 @@ impl Entries {
             .first
             .iter()
             .take(SHOWN)
-            .map(|it| format!("{} {}: {}", it.kind, it.name, it.reason))
+            .map(|it| format!("{}: {}", it.about, it.reason))
             .collect();
         match self.total.checked_sub(SHOWN) {
             _ if shown.is_empty() => String::new(),
@@ -72,9 +78,13 @@ impl Entries {
     }
 }
 
-fn sort(entries: &mut Vec<NotReady>) {
-    entries.sort_by(|a, b| {
-        (&a.kind, &a.name, &a.reason, &a.message).cmp(&(&b.kind, &b.name, &b.reason, &b.message))
-    });
-    entries.dedup();
+fn sort(entries: &mut Vec<Notice>) {
+    entries.sort_by(|a, b| read(a).cmp(&read(b)));
+    entries.dedup_by(|a, b| read(a) == read(b));
+}
+
+/// All that an entry of a status says; the link is the same for all.
+fn read(notice: &Notice) -> (Kind, Cow<'_, str>, Reason, &str) {
+    let about = &notice.about;
+    (about.kind(), about.name(), notice.reason, &notice.message)
 }

@@ -4,10 +4,14 @@ use super::{Changes, link::new_entries};
 use crate::decided::Decided;
 use crate::index::Index;
 use crate::reconcile::Stored;
+use crate::touched::Target;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
 use tieline_core::ids::NodeId;
+use tieline_core::notice::Reason;
 use tieline_core::peer::AcceptedPeers;
+use tieline_crds::AddressLedgerStatus;
+use tieline_crds::condition::{ObjectCondition, Occurrence, Standing};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,13 +36,13 @@ pub fn done(index: &Index, decided: &Decided, stored: &Stored) -> Vec<Happening>
         return happened;
     }
     let local = &decided.world.local;
-    for (kind, name) in stored {
-        let id = match *kind {
-            "Node" => name.parse().ok().map(|node| NodeId {
+    for target in stored {
+        let id = match target {
+            Target::PodCidrs(name) => name.parse().ok().map(|node| NodeId {
                 cluster: local.clone(),
                 node,
             }),
-            "Peer" => decided.accepted.peers.get(name.as_str()).map(|it| NodeId {
+            Target::Peer(name) => decided.accepted.peers.get(name.as_str()).map(|it| NodeId {
                 cluster: it.cluster.clone(),
                 node: it.node.clone(),
             }),
@@ -47,7 +51,7 @@ pub fn done(index: &Index, decided: &Decided, stored: &Stored) -> Vec<Happening>
         let Some((id, node)) = id.and_then(|id| decided.proposal().nodes.get_key_value(&id)) else {
             continue;
         };
-        if *kind == "Node"
+        if let Target::PodCidrs(name) = target
             && !node.assign.is_empty()
             && let Some(object) = index.nodes.get(name)
         {
@@ -55,7 +59,7 @@ pub fn done(index: &Index, decided: &Decided, stored: &Stored) -> Vec<Happening>
             happened.push(Happening {
                 regarding: object.object_ref(&()),
                 warning: false,
-                reason: "PodCidrAssigned".to_owned(),
+                reason: Occurrence::PodCidrAssigned.to_string(),
                 note: format!("podCIDRs {} in site {}", cidrs.join(", "), node.site),
                 action: "Assign",
             });
@@ -65,7 +69,7 @@ pub fn done(index: &Index, decided: &Decided, stored: &Stored) -> Vec<Happening>
                 .get(&node.peer)
                 .is_none_or(|peer| peer.keys.is_empty())
         };
-        if *kind == "Peer"
+        if let Target::Peer(name) = target
             && keyless(&decided.world.peers)
             && !keyless(&decided.accepted.peers)
             && let Some(object) = index.peers.get(name)
@@ -73,7 +77,7 @@ pub fn done(index: &Index, decided: &Decided, stored: &Stored) -> Vec<Happening>
             happened.push(Happening {
                 regarding: object.object_ref(&()),
                 warning: false,
-                reason: "Accepted".to_owned(),
+                reason: Standing::Accepted.to_string(),
                 note: format!(
                     "the keys of Node {} were accepted into segment {}",
                     id.node, node.segment
@@ -94,16 +98,7 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
         let about = object.object_ref(&());
         for entry in new_entries(&held.not_ready, &status.not_ready) {
             // Agents that are about to catch up are the normal course of things.
-            if matches!(
-                entry.reason.as_str(),
-                "NoAgent"
-                    | "AgentBehind"
-                    | "Connecting"
-                    | "NoNodes"
-                    | "NoPath"
-                    | "NoSession"
-                    | "KeyNotDelivered"
-            ) {
+            if Reason::parse(&entry.reason).is_some_and(Reason::passes_by_itself) {
                 continue;
             }
             happened.push(Happening {
@@ -119,8 +114,10 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
             let was = before.is_some_and(|it| it.status == "True");
             let turned = before.is_some_and(|it| it.status != wanted.status)
                 || (before.is_none() && wanted.status == "True");
-            let failed = before.is_none() && wanted.status == "False" && wanted.type_ == "Accepted";
-            if wanted.type_ == "Converged" || !(turned || failed) {
+            let failed = before.is_none()
+                && wanted.status == "False"
+                && ObjectCondition::Accepted.is(wanted);
+            if ObjectCondition::Converged.is(wanted) || !(turned || failed) {
                 continue;
             }
             happened.push(Happening {
@@ -146,7 +143,7 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
             happened.push(Happening {
                 regarding: object.object_ref(&()),
                 warning: false,
-                reason: "GatewayElected".to_owned(),
+                reason: Occurrence::GatewayElected.to_string(),
                 note: format!(
                     "Node {} is gateway {} of site {}",
                     gateway.node,
@@ -158,27 +155,19 @@ pub fn happenings(changes: &Changes) -> Vec<Happening> {
         }
     }
     for (object, status) in &changes.ledgers {
-        let frozen = |conditions: &[tieline_crds::Condition]| {
-            conditions
-                .iter()
-                .any(|it| it.type_ == "Frozen" && it.status == "True")
+        let frozen = |status: &AddressLedgerStatus| {
+            let frozen = ObjectCondition::Frozen.of(&status.conditions);
+            frozen.filter(|it| it.status == "True").cloned()
         };
-        let was = object
-            .status
-            .as_ref()
-            .is_some_and(|it| frozen(&it.conditions));
-        if frozen(&status.conditions) && !was {
-            let note = status
-                .conditions
-                .iter()
-                .find(|it| it.type_ == "Frozen")
-                .map(|it| it.message.clone())
-                .unwrap_or_default();
+        let was = object.status.as_ref().and_then(frozen);
+        if let Some(frozen) = frozen(status)
+            && was.is_none()
+        {
             happened.push(Happening {
                 regarding: object.object_ref(&()),
                 warning: true,
-                reason: "RevisionBehind".to_owned(),
-                note: super::judgement::clipped(note, 1000),
+                reason: Standing::RevisionBehind.to_string(),
+                note: super::judgement::clipped(frozen.message, 1000),
                 action: "Freeze",
             });
         }

@@ -7,7 +7,7 @@ use super::Changes;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use tieline_crds::Condition;
+use tieline_crds::condition::ObjectCondition;
 
 /// Links that are about to be called Ready.
 #[derive(Debug, Clone, Default)]
@@ -37,8 +37,8 @@ impl Hold {
         let mut turning: BTreeMap<String, Instant> = BTreeMap::new();
         changes.links.retain(|(object, status)| {
             let held = object.status.as_ref();
-            let was = held.is_some_and(|held| is_ready(&held.conditions));
-            if was || !is_ready(&status.conditions) {
+            let was = held.is_some_and(|held| ObjectCondition::Ready.holds(&held.conditions));
+            if was || !ObjectCondition::Ready.holds(&status.conditions) {
                 return true;
             }
             let name = object.name_any();
@@ -68,11 +68,6 @@ impl Hold {
             .filter(move |(_, since)| now >= **since + self.pause)
             .map(|(name, _)| name)
     }
-}
-
-fn is_ready(conditions: &[Condition]) -> bool {
-    let mut conditions = conditions.iter();
-    conditions.any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
 #[cfg(test)]

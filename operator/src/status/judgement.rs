@@ -3,22 +3,24 @@
 use crate::decided::Decided;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use tieline_core::notice::Kind;
 use tieline_crds::Condition;
+use tieline_crds::condition::{ConditionReason, ObjectCondition, Standing};
 
 /// One condition before it has a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Judgement {
-    pub(super) kind: &'static str,
+    pub(super) kind: ObjectCondition,
     pub(super) holds: Option<bool>,
-    pub(super) reason: String,
+    pub(super) reason: ConditionReason,
     pub(super) message: String,
 }
 
 impl Judgement {
     pub(super) fn new(
-        kind: &'static str,
+        kind: ObjectCondition,
         holds: bool,
-        reason: impl Into<String>,
+        reason: impl Into<ConditionReason>,
         message: impl Into<String>,
     ) -> Self {
         Self {
@@ -30,8 +32,8 @@ impl Judgement {
     }
 
     pub(super) fn unknown(
-        kind: &'static str,
-        reason: impl Into<String>,
+        kind: ObjectCondition,
+        reason: impl Into<ConditionReason>,
         message: impl Into<String>,
     ) -> Self {
         Self {
@@ -62,13 +64,11 @@ pub(super) fn conditions(
                 Some(false) => "False",
                 None => "Unknown",
             };
-            let before = held
-                .iter()
-                .find(|it| it.type_ == judgement.kind && it.status == status);
+            let before = judgement.kind.of(held).filter(|it| it.status == status);
             Condition {
-                type_: judgement.kind.to_owned(),
+                type_: judgement.kind.as_str().to_owned(),
                 status: status.to_owned(),
-                reason: judgement.reason,
+                reason: judgement.reason.as_str().to_owned(),
                 message: clipped(judgement.message, 32_000),
                 observed_generation: generation,
                 // The API keeps whole seconds: more would look like a change at every pass.
@@ -104,18 +104,23 @@ pub(super) fn clipped(mut text: String, limit: usize) -> String {
 }
 
 /// Accepted, for an object that is or is not readable.
-pub(super) fn accepted(kind: &'static str, name: &str, decided: &Decided) -> Judgement {
-    if let Some(invalid) = decided.objections.invalid(kind, name) {
-        let message = format!("{}: {}", invalid.field, invalid.message);
-        return Judgement::new("Accepted", false, "Invalid", message);
+pub(super) fn accepted(kind: Kind, name: &str, decided: &Decided) -> Judgement {
+    let no = |reason, message| Judgement::new(ObjectCondition::Accepted, false, reason, message);
+    if let Some(unread) = decided.objections.unread(kind, name) {
+        return no(unread.reason, unread.message.clone());
     }
     let refusals = decided.objections.refusals(kind, name);
     match refusals.first() {
-        None => Judgement::new("Accepted", true, "Accepted", "nothing to object to"),
+        None => Judgement::new(
+            ObjectCondition::Accepted,
+            true,
+            Standing::Accepted,
+            "nothing to object to",
+        ),
         Some(first) => {
             let mut messages: Vec<&str> = refusals.iter().map(|it| it.message.as_str()).collect();
             messages.sort_unstable();
-            Judgement::new("Accepted", false, first.reason.clone(), messages.join("; "))
+            no(first.reason, messages.join("; "))
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::decided::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tieline_core::ledger::LedgerName;
+use tieline_crds::condition::{ObjectCondition, Standing};
 use tieline_crds::{AddressLedger, AddressLedgerStatus};
 
 pub(super) fn status(
@@ -24,15 +25,28 @@ pub(super) fn status(
     let mut lost = decided.world.lost.iter();
     let lost = lost.find(|it| name.as_ref() == Some(&it.ledger));
     let judgement = match (lost, frozen) {
-        (Some(lost), _) => Judgement::new("Frozen", true, "SliceMissing", lost.to_string()),
-        _ if !disagreements.is_empty() => {
-            Judgement::new("Frozen", true, "LedgersDisagree", disagreements.join("; "))
-        }
-        (_, Some(frozen)) => Judgement::new("Frozen", true, "RevisionBehind", frozen.to_string()),
+        (Some(lost), _) => Judgement::new(
+            ObjectCondition::Frozen,
+            true,
+            Standing::SliceMissing,
+            lost.to_string(),
+        ),
+        _ if !disagreements.is_empty() => Judgement::new(
+            ObjectCondition::Frozen,
+            true,
+            Standing::LedgersDisagree,
+            disagreements.join("; "),
+        ),
+        (_, Some(frozen)) => Judgement::new(
+            ObjectCondition::Frozen,
+            true,
+            Standing::RevisionBehind,
+            frozen.to_string(),
+        ),
         (_, None) => Judgement::new(
-            "Frozen",
+            ObjectCondition::Frozen,
             false,
-            "UpToDate",
+            Standing::UpToDate,
             "nobody has seen a newer revision",
         ),
     };

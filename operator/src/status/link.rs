@@ -3,12 +3,14 @@
 use super::entries::Entries;
 use super::judged::Judged;
 use super::judgement::{Judgement, accepted, conditions, count};
-use super::members::Members;
+use super::members::{Members, not_ready};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
 use tieline_core::ids::LinkName;
+use tieline_core::notice::{Kind, Reason};
 use tieline_crds::cluster_link::{MemberCount, NotReady};
+use tieline_crds::condition::{ObjectCondition, Standing};
 use tieline_crds::network_plan::AppliedBy;
 use tieline_crds::{ClusterLink, ClusterLinkStatus, NetworkPlan, NetworkPlanStatus};
 
@@ -34,35 +36,37 @@ pub(super) fn status(object: &ClusterLink, from: &Judged<'_>, now: Timestamp) ->
         }
         _ => 0,
     };
-    let not_ready = entries.unwrap_or_default();
+    let lacking = entries.unwrap_or_default();
 
-    let accepted = accepted("ClusterLink", &name, decided);
+    let accepted = accepted(Kind::ClusterLink, &name, decided);
     let planned = planned(&name, link, written, from);
-    let converged = converged(link, &not_ready, members, planned.holds());
+    let converged = converged(link, &lacking, members, planned.holds());
     let all = Judgement::new(
-        "Ready",
+        ObjectCondition::Ready,
         true,
-        "Ready",
+        Standing::Ready,
         format!("all {total} members are ready"),
     );
-    let some = format!(
-        "{ready} of {total} members are ready{}",
-        not_ready.reasons()
-    );
+    let some = format!("{ready} of {total} members are ready{}", lacking.reasons());
     let ready_now = [&accepted, &planned, &converged]
         .into_iter()
         .find(|it| !it.holds())
-        .map(|it| Judgement::new("Ready", false, it.reason.clone(), it.message.clone()))
+        .map(|it| Judgement::new(ObjectCondition::Ready, false, it.reason, it.message.clone()))
         .unwrap_or(if ready == total {
             all
         } else {
-            Judgement::new("Ready", false, "MembersNotReady", some)
+            Judgement::new(
+                ObjectCondition::Ready,
+                false,
+                Standing::MembersNotReady,
+                some,
+            )
         });
     ClusterLinkStatus {
         observed_generation: object.metadata.generation,
         plan_revision: written,
         members: Some(MemberCount { total, ready }),
-        not_ready: not_ready.first,
+        not_ready: lacking.first.iter().map(not_ready).collect(),
         paths: link.and_then(|link| members.paths(link)),
         conditions: conditions(
             &held.conditions,
@@ -80,9 +84,11 @@ fn planned(
     from: &Judged<'_>,
 ) -> Judgement {
     let decided = from.decided;
-    let no = |reason: &str, message: String| Judgement::new("Planned", false, reason, message);
+    let no = |reason: Standing, message: String| {
+        Judgement::new(ObjectCondition::Planned, false, reason, message)
+    };
     if let Some((reason, message)) = &decided.trouble {
-        return no(reason, message.clone());
+        return no(*reason, message.clone());
     }
     let mut refused = from.refused.of(link);
     if let Some(first) = refused.next() {
@@ -90,16 +96,16 @@ fn planned(
             0 => String::new(),
             more => format!(" (and {more} more)"),
         };
-        return no("WriteRefused", format!("{first}{more}"));
+        return no(Standing::WriteRefused, format!("{first}{more}"));
     }
     if let Some(why) = link.and_then(|link| decided.world.aside.get(link)) {
-        return no("SetAside", why.clone());
+        return no(Standing::SetAside, why.clone());
     }
     if let Some(why) = link.and_then(|link| decided.world.behind.get(link)) {
-        return no("RevisionBehind", why.clone());
+        return no(Standing::RevisionBehind, why.clone());
     }
     if let Some(why) = link.and_then(|link| decided.too_large.get(link)) {
-        return no("PlanTooLarge", why.clone());
+        return no(Standing::PlanTooLarge, why.clone());
     }
     if let Some(withheld) = link.and_then(|link| decided.proposal().report.withheld.get(link)) {
         let message = if withheld.is_empty() {
@@ -107,7 +113,7 @@ fn planned(
         } else {
             format!("mode is Plan: set it to Apply for: {}", withheld.join("; "))
         };
-        return no("Withheld", message);
+        return no(Standing::Withheld, message);
     }
     let objections = &decided.objections;
     let refusals: Vec<_> = match link {
@@ -119,24 +125,21 @@ fn planned(
         None => objections.of_no_link().collect(),
     };
     if !refusals.is_empty() {
-        let mut texts: Vec<String> = refusals
-            .iter()
-            .map(|it| format!("{} {}: {}", it.kind, it.name, it.message))
-            .collect();
+        let mut texts: Vec<String> = refusals.iter().map(|it| it.brief()).collect();
         texts.sort();
-        return no("Refused", texts.join("; "));
+        return no(Standing::Refused, texts.join("; "));
     }
     let Some(plan) = link.and_then(|link| decided.proposal().plans.get(link)) else {
         return no(
-            "NoPlan",
+            Standing::NoPlan,
             format!("there is no plan for ClusterLink {name} yet"),
         );
     };
     match written {
         Some(_) => Judgement::new(
-            "Planned",
+            ObjectCondition::Planned,
             true,
-            "Planned",
+            Standing::Planned,
             format!(
                 "{} segments in {} sites, {} VPNs",
                 plan.segments.len(),
@@ -144,7 +147,10 @@ fn planned(
                 plan.vpns.len()
             ),
         ),
-        None => no("NotWritten", "the plan has not been written yet".to_owned()),
+        None => no(
+            Standing::NotWritten,
+            "the plan has not been written yet".to_owned(),
+        ),
     }
 }
 
@@ -161,19 +167,24 @@ fn converged(
         } else {
             "nothing is applied yet"
         };
-        return Judgement::new("Converged", false, "NoNodes", message);
+        return Judgement::new(ObjectCondition::Converged, false, Reason::NoNodes, message);
     }
     if applied < total {
         let message = format!(
             "{applied} of {total} nodes carry the plan{}",
             entries.reasons()
         );
-        return Judgement::new("Converged", false, "AgentsBehind", message);
+        return Judgement::new(
+            ObjectCondition::Converged,
+            false,
+            Standing::AgentsBehind,
+            message,
+        );
     }
     Judgement::new(
-        "Converged",
+        ObjectCondition::Converged,
         true,
-        "Converged",
+        Standing::Converged,
         format!("all {total} nodes carry the plan"),
     )
 }

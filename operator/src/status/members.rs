@@ -5,9 +5,10 @@ use crate::decided::Decided;
 use crate::index::Index;
 use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::cidr::{Prefix, PrefixSet};
-use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName, SiteName, VpnName};
+use tieline_core::ids::{ClusterName, LinkName, NodeId, NodeName, PeerName, SiteName, VpnName};
 use tieline_core::ledger::LedgerName;
-use tieline_core::plan::listed;
+use tieline_core::notice::{About, Notice, Reason};
+use tieline_core::plan::{NodePlan, listed};
 use tieline_crds::Peer;
 use tieline_crds::cluster::Granted;
 use tieline_crds::cluster_link::{NotReady, PathCount};
@@ -42,7 +43,7 @@ struct PlannedNode {
     paths: Option<PeerPaths>,
     sessions: Vec<(VpnName, PathCount)>,
     gateway: Option<(SiteName, GatewayState)>,
-    entry: Option<NotReady>,
+    entry: Option<Notice>,
 }
 
 /// Counts, and how many told them. Agents tell what they like, so sums have room.
@@ -89,7 +90,7 @@ struct OfCluster {
     known: usize,
     planned: BTreeSet<NodeId>,
     /// Planned nodes that are not ready, by name.
-    not_ready: BTreeMap<String, NotReady>,
+    not_ready: BTreeMap<NodeName, Notice>,
 }
 
 /// A gateway and what its agent says of its paths.
@@ -183,8 +184,7 @@ impl Members {
         let ranges = self.ranges.entry(id.cluster.clone()).or_default();
         ranges.add(&planned.site, &planned.pods);
         if let Some(entry) = &planned.entry {
-            let name = id.node.to_string();
-            of_cluster.not_ready.insert(name, entry.clone());
+            of_cluster.not_ready.insert(id.node.clone(), entry.clone());
         }
         let of_link = self.links.entry(planned.link.clone()).or_default();
         of_link.planned += 1;
@@ -208,7 +208,7 @@ impl Members {
         of_cluster.planned.remove(id);
         let ranges = self.ranges.entry(id.cluster.clone()).or_default();
         ranges.take(&planned.site, &planned.pods);
-        of_cluster.not_ready.remove(id.node.as_str());
+        of_cluster.not_ready.remove(&id.node);
         let of_link = self.links.entry(planned.link).or_default();
         of_link.planned -= 1;
         of_link.carrying -= u32::from(planned.carries);
@@ -224,12 +224,12 @@ impl Members {
     }
 
     /// Why a node is not ready, if it is not.
-    pub(super) fn node(&self, id: &NodeId) -> Option<&NotReady> {
-        self.not_ready(&id.cluster)?.get(id.node.as_str())
+    pub(super) fn node(&self, id: &NodeId) -> Option<&Notice> {
+        self.not_ready(&id.cluster)?.get(&id.node)
     }
 
     /// The planned nodes of a cluster that are not ready, by name.
-    pub(super) fn not_ready(&self, cluster: &ClusterName) -> Option<&BTreeMap<String, NotReady>> {
+    pub(super) fn not_ready(&self, cluster: &ClusterName) -> Option<&BTreeMap<NodeName, Notice>> {
         Some(&self.clusters.get(cluster)?.not_ready)
     }
 
@@ -329,42 +329,48 @@ fn judge(id: &NodeId, index: &Index, decided: &Decided) -> Option<PlannedNode> {
         paths,
         sessions: sessions.iter().filter_map(own).collect(),
         gateway,
-        entry: judge_node(id, peer, decided, &node.peer, revision),
+        entry: judge_node(id, node, peer, decided, revision),
     })
 }
 
 /// Why one node is not ready; the first reason that applies, from the bottom up.
 fn judge_node(
     id: &NodeId,
+    node: &NodePlan,
     peer: Option<&Peer>,
     decided: &Decided,
-    name: &PeerName,
     revision: u64,
-) -> Option<NotReady> {
-    let node = id.node.as_str();
-    let no = |reason: &str, message: String| Some(not_ready("Node", node, reason, message));
+) -> Option<Notice> {
+    let no = |reason: Reason, message: String| {
+        Some(Notice {
+            about: About::Node(id.clone()),
+            link: Some(node.link.clone()),
+            reason,
+            message,
+        })
+    };
+    let name = &node.peer;
     if let Some(refusals) = decided.accepted.refused.get(name)
         && let Some(first) = refusals.first()
     {
         let messages: BTreeSet<&str> = refusals.iter().map(|it| it.message.as_str()).collect();
         return no(
-            &first.reason,
+            first.reason,
             messages.into_iter().collect::<Vec<_>>().join("; "),
         );
     }
     if let Some(invalid) = decided.world.bad_claims.get(name) {
         return no(
-            "ClaimInvalid",
+            Reason::ClaimInvalid,
             format!(
                 "what its agent says is refused: {}: {}",
                 invalid.field, invalid.message
             ),
         );
     }
-    let planned = decided.proposal().nodes.get(id);
-    if planned.is_some_and(|node| !node.assign.is_empty()) && !decided.carries_a_plan(name) {
+    if !node.assign.is_empty() && !decided.carries_a_plan(name) {
         return no(
-            "NoAgent",
+            Reason::NoAgent,
             "it gets its podCIDR when its agent has closed planned ranges there, and none has said so yet: see that tieline-agent runs there"
                 .to_owned(),
         );
@@ -377,20 +383,20 @@ fn judge_node(
         .is_some_and(|node| !node.ready)
     {
         return no(
-            "NodeNotReady",
+            Reason::NodeNotReady,
             "Kubernetes reports the Node as not ready".to_owned(),
         );
     }
     let applied = applied_revision(peer);
     if peer.and_then(|peer| peer.status.as_ref()).is_none() {
         return no(
-            "NoAgent",
+            Reason::NoAgent,
             "no agent has reported from this node: see that tieline-agent runs there".to_owned(),
         );
     }
     if applied < revision {
         return no(
-            "AgentBehind",
+            Reason::AgentBehind,
             format!("its agent has not applied plan revision {revision} yet"),
         );
     }
@@ -398,17 +404,20 @@ fn judge_node(
         && paths.total > 0
         && paths.up == 0
     {
-        return no("NoPath", format!("none of its {} paths is up", paths.total));
+        return no(
+            Reason::NoPath,
+            format!("none of its {} paths is up", paths.total),
+        );
     }
     // Who is not accepted wants no path yet, and who is no gateway wants one to each of its own.
-    let is_gateway = planned.is_some_and(|node| node.gateway_rank.is_some());
+    let is_gateway = node.gateway_rank.is_some();
     let is_accepted = peer.is_some_and(|peer| !peer.spec.accepted_keys.is_empty());
     if let Some(paths) = peer.and_then(paths_of)
         && paths.total == 0
         && !(is_gateway && is_accepted)
     {
         return no(
-            "Connecting",
+            Reason::Connecting,
             "it does not know the keys of its gateways yet, or they do not know its own".to_owned(),
         );
     }
@@ -417,7 +426,7 @@ fn judge_node(
         && paths.connecting > 0
     {
         return no(
-            "Connecting",
+            Reason::Connecting,
             format!(
                 "{} of its {} paths have not had their first handshake yet",
                 paths.connecting, paths.total
@@ -427,13 +436,13 @@ fn judge_node(
     None
 }
 
-/// An entry within the bounds of the schema.
-pub(super) fn not_ready(kind: &str, name: &str, reason: &str, message: String) -> NotReady {
+/// An entry of a status, within the bounds of the schema.
+pub(super) fn not_ready(notice: &Notice) -> NotReady {
     NotReady {
-        kind: kind.to_owned(),
-        name: name.to_owned(),
-        reason: reason.to_owned(),
-        message: super::judgement::clipped(message, 1024),
+        kind: notice.about.kind().to_string(),
+        name: notice.about.name().into_owned(),
+        reason: notice.reason.to_string(),
+        message: super::judgement::clipped(notice.message.clone(), 1024),
     }
 }
 
@@ -458,14 +467,14 @@ pub(super) fn sessions_of(peer: &Peer) -> &[VpnSessions] {
 }
 
 /// "2 of 6 nodes: a, b" for messages.
-pub(super) fn summary(entries: &BTreeMap<String, NotReady>, total: usize) -> String {
+pub(super) fn summary(entries: &BTreeMap<NodeName, Notice>, total: usize) -> String {
     format!(
         "{} of {total} nodes are not ready: {}",
         entries.len(),
         listed(
             entries
-                .values()
-                .map(|it| format!("{} ({})", it.name, it.reason))
+                .iter()
+                .map(|(name, it)| format!("{name} ({})", it.reason))
         )
     )
 }

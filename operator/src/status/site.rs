@@ -5,8 +5,10 @@ use super::judgement::{Judgement, accepted, conditions};
 use super::members::{GatewayState, Members};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use tieline_core::ids::SiteName;
+use tieline_core::ids::{LinkName, SiteName};
+use tieline_core::notice::{About, Kind, Notice, Reason};
 use tieline_core::plan::listed;
+use tieline_crds::condition::{ObjectCondition, Standing};
 use tieline_crds::site::SiteGateway;
 use tieline_crds::{Site, SiteStatus};
 
@@ -41,36 +43,46 @@ pub(super) fn status(
     let total = gateways.len();
     let reachable = if total == 0 {
         Judgement::new(
-            "Reachable",
+            ObjectCondition::Reachable,
             false,
-            "NoGateway",
+            Reason::NoGateway,
             "no node of this site is a gateway",
         )
     } else if reporting == 0 {
         Judgement::unknown(
-            "Reachable",
-            "NotReported",
+            ObjectCondition::Reachable,
+            Standing::NotReported,
             "no gateway has reported its paths yet",
         )
     } else if up == 0 {
         Judgement::new(
-            "Reachable",
+            ObjectCondition::Reachable,
             false,
-            "NoPath",
+            Reason::NoPath,
             format!("none of {total} gateways has a path that is up"),
         )
     } else {
         Judgement::new(
-            "Reachable",
+            ObjectCondition::Reachable,
             true,
-            "PathsUp",
+            Standing::PathsUp,
             format!("{up} of {total} gateways have paths that are up"),
         )
     };
     let in_use = if users.is_empty() {
-        Judgement::new("InUse", false, "NotUsed", "no ClusterLink uses this site")
+        Judgement::new(
+            ObjectCondition::InUse,
+            false,
+            Standing::NotUsed,
+            "no ClusterLink uses this site",
+        )
     } else {
-        Judgement::new("InUse", true, "Used", format!("used by {}", listed(users)))
+        Judgement::new(
+            ObjectCondition::InUse,
+            true,
+            Standing::Used,
+            format!("used by {}", listed(users)),
+        )
     };
     gateways.sort_by(|a, b| (&a.node, a.rank).cmp(&(&b.node, b.rank)));
     gateways.truncate(64);
@@ -79,25 +91,30 @@ pub(super) fn status(
         gateways,
         conditions: conditions(
             &held.conditions,
-            vec![accepted("Site", &name, from.decided), reachable, in_use],
+            vec![accepted(Kind::Site, &name, from.decided), reachable, in_use],
             object.metadata.generation,
             now,
         ),
     }
 }
 
-/// What keeps the LAN of a member site from being reachable: reason and message.
-pub(super) fn obstacle(site: &SiteName, members: &Members) -> Option<(String, String)> {
+/// What keeps the LAN of a link's member from being reachable.
+pub(super) fn obstacle(link: &LinkName, site: &SiteName, members: &Members) -> Option<Notice> {
+    let no = |reason: Reason, message: String| {
+        Some(Notice {
+            about: About::Site(site.clone()),
+            link: Some(link.clone()),
+            reason,
+            message,
+        })
+    };
     let gateways: Vec<&GatewayState> = members.gateways(site).collect();
     if gateways.is_empty() {
         let message = format!("no node in site {site} is a gateway, so nobody carries its LAN");
-        return Some(("NoGateway".to_owned(), message));
+        return no(Reason::NoGateway, message);
     }
     let obstacles: Option<Vec<_>> = gateways.iter().map(|it| members.node(&it.id)).collect();
     let first = *obstacles?.first()?;
-    let message = format!(
-        "no gateway of site {site} is ready: Node {}: {}",
-        first.name, first.message
-    );
-    Some((first.reason.clone(), message))
+    let message = format!("no gateway of site {site} is ready: {}", first.brief());
+    no(first.reason, message)
 }

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use tieline_core::ids::Lineage;
 use tieline_crds::Peer;
+use tieline_crds::condition::{ObjectCondition, Standing};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -18,31 +19,50 @@ fn at(second: i64) -> Timestamp {
 fn a_condition_keeps_its_time_until_its_status_turns() {
     let first = conditions(
         &[],
-        vec![Judgement::new("Ready", false, "A", "a")],
+        vec![Judgement::new(
+            ObjectCondition::Ready,
+            false,
+            Standing::NotAMember,
+            "a",
+        )],
         Some(1),
         at(10),
     );
     let second = conditions(
         &first,
-        vec![Judgement::new("Ready", false, "B", "b")],
+        vec![Judgement::new(
+            ObjectCondition::Ready,
+            false,
+            Standing::NodesWaiting,
+            "b",
+        )],
         Some(2),
         at(20),
     );
     assert_eq!(second[0].last_transition_time, Time(at(10)));
     assert_eq!(
         (second[0].reason.as_str(), second[0].observed_generation),
-        ("B", Some(2))
+        ("NodesWaiting", Some(2))
     );
     let third = conditions(
         &second,
-        vec![Judgement::new("Ready", true, "C", "c")],
+        vec![Judgement::new(
+            ObjectCondition::Ready,
+            true,
+            Standing::Ready,
+            "c",
+        )],
         Some(2),
         at(30),
     );
     assert_eq!(third[0].last_transition_time, Time(at(30)));
     let unknown = conditions(
         &third,
-        vec![Judgement::unknown("Ready", "D", "d")],
+        vec![Judgement::unknown(
+            ObjectCondition::Ready,
+            Standing::NotReported,
+            "d",
+        )],
         Some(2),
         at(40),
     );
@@ -54,7 +74,12 @@ fn times_are_whole_seconds_as_the_api_keeps_them() {
     let now = Timestamp::from_millisecond(1_500).unwrap();
     let made = conditions(
         &[],
-        vec![Judgement::new("Ready", true, "A", "a")],
+        vec![Judgement::new(
+            ObjectCondition::Ready,
+            true,
+            Standing::NotAMember,
+            "a",
+        )],
         None,
         now,
     );
@@ -149,7 +174,7 @@ fn a_node_that_wants_no_path_is_ready_only_when_it_is_an_accepted_gateway() {
         let reasons = entries
             .first
             .iter()
-            .map(|it| format!("{}: {}", it.name, it.reason));
+            .map(|it| format!("{}: {}", it.about.name(), it.reason));
         reasons.collect::<Vec<_>>()
     };
     let none: [&str; 0] = [];

@@ -8,6 +8,8 @@ use crate::vpn::config_secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tieline_core::ids::VpnName;
+use tieline_core::notice::{About, Kind, Notice, Reason};
+use tieline_crds::condition::{ConditionReason, ObjectCondition, Standing};
 use tieline_crds::vpn_attachment::SecretName;
 use tieline_crds::{VpnAttachment, VpnAttachmentStatus};
 
@@ -23,28 +25,33 @@ pub(super) fn status(
     let held = object.status.clone().unwrap_or_default();
     let vpn = VpnName::new(name.as_str()).ok();
     let attachment = vpn.as_ref().and_then(|vpn| decided.attachments.get(vpn));
-    let accepted = accepted("VpnAttachment", &name, decided);
-    let no = |reason: &str, message: String| Judgement::new("Ready", false, reason, message);
+    let accepted = accepted(Kind::VpnAttachment, &name, decided);
+    let no = |reason: ConditionReason, message: String| {
+        Judgement::new(ObjectCondition::Ready, false, reason, message)
+    };
     let ready = match attachment {
-        _ if !accepted.holds() => no(&accepted.reason, accepted.message.clone()),
+        _ if !accepted.holds() => no(accepted.reason, accepted.message.clone()),
         None if decided.uses.uses_vpn(&name) => {
-            match decided.objections.first("VpnAttachment", &name) {
-                Some(notice) => no(&notice.reason, notice.message.clone()),
-                None => no("NotPlanned", "no plan carries this VPN yet".to_owned()),
+            match decided.objections.first(Kind::VpnAttachment, &name) {
+                Some(notice) => no(notice.reason.into(), notice.message.clone()),
+                None => no(
+                    Standing::NotPlanned.into(),
+                    "no plan carries this VPN yet".to_owned(),
+                ),
             }
         }
         None => no(
-            "NotAMember",
+            Standing::NotAMember.into(),
             "no ClusterLink names this VPN in spec.members.vpnAttachments".to_owned(),
         ),
         Some(attachment) => match vpn.as_ref().and_then(|vpn| obstacle(vpn, decided, members)) {
-            Some((reason, message)) => no(&reason, message),
+            Some(notice) => no(notice.reason.into(), notice.message),
             None => {
                 let gateways = attachment.gateways.len();
                 Judgement::new(
-                    "Ready",
+                    ObjectCondition::Ready,
                     true,
-                    "Ready",
+                    Standing::Ready,
                     format!("{gateways} of {gateways} gateways hold the VPN's key"),
                 )
             }
@@ -73,19 +80,23 @@ pub(super) fn status(
     }
 }
 
-/// What keeps a planned VPN from carrying traffic: reason and message.
-pub(super) fn obstacle(
-    vpn: &VpnName,
-    decided: &Decided,
-    members: &Members,
-) -> Option<(String, String)> {
+/// What keeps a planned VPN from carrying traffic.
+pub(super) fn obstacle(vpn: &VpnName, decided: &Decided, members: &Members) -> Option<Notice> {
     let attachment = decided.attachments.get(vpn)?;
+    let no = |reason: Reason, message: String| {
+        Some(Notice {
+            about: About::VpnAttachment(vpn.clone()),
+            link: Some(attachment.link.clone()),
+            reason,
+            message,
+        })
+    };
     if let Some((reason, message)) = &attachment.waits {
-        return Some(((*reason).to_owned(), message.clone()));
+        return no(*reason, message.clone());
     }
     if attachment.gateways.is_empty() {
         let message = format!("the site of VpnAttachment {vpn} has no gateway to end the VPN");
-        return Some(("NoGateway".to_owned(), message));
+        return no(Reason::NoGateway, message);
     }
     for gateway in &attachment.gateways {
         let peer = decided.accepted.peers.get(gateway);
@@ -93,26 +104,25 @@ pub(super) fn obstacle(
             let message = format!(
                 "{gateway} has not published a sealing key yet, so the VPN's key cannot be given to it"
             );
-            return Some(("KeyNotDelivered".to_owned(), message));
+            return no(Reason::KeyNotDelivered, message);
         }
         let mut of_site = members.gateways(&decided.world.fleet.vpns.get(vpn)?.site);
         let state = of_site.find(|it| it.peer == *gateway);
         if let Some(entry) = state.and_then(|it| members.node(&it.id)) {
-            let message = format!("Node {}: {}", entry.name, entry.message);
-            return Some((entry.reason.clone(), message));
+            return no(entry.reason, entry.brief());
         }
     }
     let sessions = members.sessions(vpn).unwrap_or_default();
     if sessions.total == 0 {
         let message = "the active gateway has not told of a session yet".to_owned();
-        return Some(("NoSession".to_owned(), message));
+        return no(Reason::NoSession, message);
     }
     if sessions.up == 0 {
         let message = format!(
             "there is no session with the other side: see that it runs the configuration in Secret {} and that the site can be reached",
             config_secret(vpn.as_str())
         );
-        return Some(("NoSession".to_owned(), message));
+        return no(Reason::NoSession, message);
     }
     None
 }

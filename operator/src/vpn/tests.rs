@@ -202,7 +202,7 @@ fn a_box_is_made_anew_only_for_another_secret_or_another_recipient() {
 fn what_is_missing_is_said_with_what_to_write() {
     let (found, new) = attachments(&index(false), &plans(), &peers(), DEFAULT_PORT, &mut OsRng);
     let (reason, message) = found.values().next().unwrap().waits.clone().unwrap();
-    assert_eq!(reason, "PresharedKeyMissing");
+    assert_eq!(reason, Reason::PresharedKeyMissing);
     assert!(
         message.contains("wg genpsk") && message.contains("psk"),
         "{message}"
@@ -218,7 +218,7 @@ fn what_is_missing_is_said_with_what_to_write() {
     let (found, new) = attachments(&index, &plans(), &peers(), DEFAULT_PORT, &mut OsRng);
     assert_eq!(
         found.values().next().unwrap().waits.as_ref().unwrap().0,
-        "KeyUnreadable"
+        Reason::KeyUnreadable
     );
     assert!(new.is_empty(), "a key that exists is never overwritten");
 }

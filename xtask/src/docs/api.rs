@@ -23,7 +23,7 @@ pattern that it must match. Every `conditions` is a list of Kubernetes condition
 pub(super) fn page() -> Result<String> {
     let definitions = KINDS.iter().map(|kind| {
         let definition = serde_json::to_value(kind.definition())?;
-        Ok((kind.name, definition))
+        Ok((kind.kind.as_str(), definition))
     });
     let kinds: Vec<(&str, Value)> = definitions.collect::<Result<_>>()?;
     let mut page = HEAD.to_owned();

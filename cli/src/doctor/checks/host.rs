@@ -4,6 +4,7 @@ use super::install::node_clock;
 use super::{Facts, Finding, read, some};
 use tieline_core::host::firewall::let_through;
 use tieline_crds::Peer;
+use tieline_crds::condition::PeerCondition;
 use tieline_crds::peer::HostFacts;
 
 /// The least MTU of a device that leads to other nodes: IPv6 needs 1280 inside a tunnel, which takes 80.
@@ -94,10 +95,8 @@ fn forward_drops(peer: &Peer) -> Option<Finding> {
     let told = status.host.iter().flat_map(|host| &host.forward_drops);
     let rules: Vec<String> = told.clone().flat_map(|chain| let_through(chain)).collect();
     let finding = if rules.is_empty() {
-        let condition = status
-            .conditions
-            .iter()
-            .find(|it| it.type_ == "ForwardDropped" && it.status == "True")?;
+        let condition = PeerCondition::ForwardDropped.of(&status.conditions);
+        let condition = condition.filter(|it| it.status == "True")?;
         Finding::problem(ID, condition.message.clone()).todo(
             "add the rules that are named here, and keep them where that firewall is configured",
         )

@@ -4,6 +4,7 @@ use super::{Facts, Finding, read};
 use crate::conditions::{is_bad, words};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
+use tieline_crds::condition::{PeerCondition, Standing};
 use tieline_crds::{Condition, Peer};
 
 /// Conditions that another check says better.
@@ -139,13 +140,13 @@ fn paths(facts: &Facts) -> Vec<Finding> {
     for peer in peers {
         let status = peer.status.as_ref();
         let Some(condition) =
-            status.and_then(|status| status.conditions.iter().find(|it| it.type_ == "PathsUp"))
+            status.and_then(|status| PeerCondition::PathsUp.of(&status.conditions))
         else {
             silent.push(peer.spec.node.as_str());
             continue;
         };
         let none = condition.status != "True";
-        let some = condition.reason == "SomeUp";
+        let some = condition.reason == Standing::SomeUp.as_str();
         if !none && !some {
             continue;
         }

@@ -2,6 +2,7 @@
 
 use super::view::{Cluster, Share};
 use crate::check::case::{Case, is_live};
+use crate::check::invariant::Invariant;
 use crate::check::sweep::{Cover, nested};
 use crate::cidr::{Prefix, PrefixSet};
 use crate::ids::SiteName;
@@ -15,10 +16,13 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, key: &LedgerName
     let granted = &cluster.blocks;
     let parents: PrefixSet = granted.iter().map(|(.., prefix)| *prefix).collect();
     if parents != ledger.parents {
-        case.find(format!(
-            "ledger {key}: parents are {}, but the hub granted {parents}",
-            ledger.parents
-        ));
+        case.find(
+            Invariant::ParentsAreBlocks,
+            format!(
+                "ledger {key}: parents are {}, but the hub granted {parents}",
+                ledger.parents
+            ),
+        );
     }
     let cover = |of| {
         let granted = granted.iter().filter(|(_, used_for, _)| *used_for == of);
@@ -37,10 +41,13 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, key: &LedgerName
             Owner::Cluster(_) => {
                 let old = case.old(key);
                 if !old.is_some_and(|old| old.grants.contains(grant)) {
-                    case.find(format!(
-                        "ledger {key}: {} is granted to {}",
-                        grant.prefix, grant.owner
-                    ));
+                    case.find(
+                        Invariant::OwnerFits,
+                        format!(
+                            "ledger {key}: {} is granted to {}",
+                            grant.prefix, grant.owner
+                        ),
+                    );
                 }
             }
         }
@@ -49,10 +56,13 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, key: &LedgerName
             Use::Mesh => mesh.contains(grant.prefix),
         };
         if is_live(grant) && !inside {
-            case.find(format!(
-                "ledger {key}: {} of {} lies outside what the hub granted to the cluster",
-                grant.prefix, grant.owner
-            ));
+            case.find(
+                Invariant::InBlocks,
+                format!(
+                    "ledger {key}: {} of {} lies outside what the hub granted to the cluster",
+                    grant.prefix, grant.owner
+                ),
+            );
         }
     }
     let mut found = Vec::new();
@@ -70,7 +80,9 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, key: &LedgerName
             ));
         }
     });
-    found.into_iter().for_each(|message| case.find(message));
+    for message in found {
+        case.find(Invariant::NoOverlap, message);
+    }
     in_own_chunk(case, cluster, key, &chunks);
 }
 
@@ -99,11 +111,12 @@ fn in_own_chunk(
             chunk.filter(|(chunk, (_, use_of))| chunk.contains(*prefix) && use_of == used_for);
         let own = nodes.peek().filter(|(id, _)| id.node == **node);
         match (chunk, own) {
-            (None, _) => case.find(format!(
-                "ledger {key}: {prefix} of Node {node} lies in no chunk of a site"
-            )),
+            (None, _) => case.find(
+                Invariant::InChunk,
+                format!("ledger {key}: {prefix} of Node {node} lies in no chunk of a site"),
+            ),
             (Some((_, (site, _))), Some((_, plan))) if **site != plan.site => {
-                case.find(format!(
+                case.find(Invariant::InOwnSite, format!(
                     "ledger {key}: {prefix} of Node {node} lies in a chunk of Site {site}, but the node is in Site {}",
                     plan.site
                 ));

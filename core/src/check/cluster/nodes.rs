@@ -2,6 +2,7 @@
 
 use super::view::{Cluster, Share};
 use crate::check::case::Case;
+use crate::check::invariant::Invariant;
 use crate::cidr::{Family, Prefix};
 use crate::fleet::Node;
 use crate::ids::NodeId;
@@ -20,10 +21,10 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>) {
     for (id, node, held) in cluster.held() {
         // Names of clusters have no dot, so no other node is called like this.
         if !id.is_called(&node.peer) {
-            case.find(format!(
-                "node {id}: its peer {} is another node's",
-                node.peer
-            ));
+            case.find(
+                Invariant::OwnPeer,
+                format!("node {id}: its peer {} is another node's", node.peer),
+            );
         }
         holds(case, id, node, held);
         if plan.is_none_or(|plan| plan.link != node.link) {
@@ -52,20 +53,26 @@ fn holds(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, held: &[Share<'_>]) 
         held.iter().map(|share| share.prefix).eq(told)
     };
     if !same(pods, SmallVec::from_slice(&node.pod_cidrs)) {
-        case.find(format!(
-            "node {id} has pod ranges {:?}, its ledger {pods:?}",
-            node.pod_cidrs
-        ));
+        case.find(
+            Invariant::PodsAsGranted,
+            format!(
+                "node {id} has pod ranges {:?}, its ledger {pods:?}",
+                node.pod_cidrs
+            ),
+        );
     }
     let addresses = node.mesh_addresses.iter();
     if !same(
         mesh,
         addresses.map(|address| Prefix::host(*address)).collect(),
     ) {
-        case.find(format!(
-            "node {id} has mesh addresses {:?}, its ledger {mesh:?}",
-            node.mesh_addresses
-        ));
+        case.find(
+            Invariant::MeshAsGranted,
+            format!(
+                "node {id} has mesh addresses {:?}, its ledger {mesh:?}",
+                node.mesh_addresses
+            ),
+        );
     }
     let of = |family: Family| {
         let addresses = node.mesh_addresses.iter();
@@ -75,10 +82,13 @@ fn holds(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, held: &[Share<'_>]) 
     };
     let [v4, v6] = Family::BOTH.map(of);
     if v4 > 1 || v6 > 1 || v4 + v6 == 0 {
-        case.find(format!(
-            "node {id} has {} mesh addresses: one of each family is wanted",
-            node.mesh_addresses.len()
-        ));
+        case.find(
+            Invariant::OneMeshAddressEach,
+            format!(
+                "node {id} has {} mesh addresses: one of each family is wanted",
+                node.mesh_addresses.len()
+            ),
+        );
     }
 }
 
@@ -91,19 +101,25 @@ fn stands(
     segment: Option<&Segment>,
 ) {
     if plan.is_none() {
-        case.find(format!(
-            "node {id} is in ClusterLink {}, which has no plan",
-            node.link
-        ));
+        case.find(
+            Invariant::LinkHasPlan,
+            format!(
+                "node {id} is in ClusterLink {}, which has no plan",
+                node.link
+            ),
+        );
         return;
     }
     let Some(segment) = segment.filter(|segment| {
         segment.site == node.site && segment.cluster.as_ref() == Some(&id.cluster)
     }) else {
-        case.find(format!(
-            "node {id} is in segment {}, which is not one of Cluster {} in Site {}",
-            node.segment, id.cluster, node.site
-        ));
+        case.find(
+            Invariant::InOwnSegment,
+            format!(
+                "node {id} is in segment {}, which is not one of Cluster {} in Site {}",
+                node.segment, id.cluster, node.site
+            ),
+        );
         return;
     };
     let rank = segment
@@ -112,17 +128,23 @@ fn stands(
         .find(|gateway| gateway.peer == node.peer)
         .map(|gateway| gateway.rank);
     if rank != node.gateway_rank {
-        case.find(format!(
-            "node {id} has gateway rank {:?}, its segment says {rank:?}",
-            node.gateway_rank
-        ));
+        case.find(
+            Invariant::RankAsInSegment,
+            format!(
+                "node {id} has gateway rank {:?}, its segment says {rank:?}",
+                node.gateway_rank
+            ),
+        );
     }
 }
 
 /// What it is told fits its Node object.
 fn observed(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, object: Option<&Node>) {
     let Some(object) = object else {
-        case.find(format!("node {id} is planned, but does not exist"));
+        case.find(
+            Invariant::NodeExists,
+            format!("node {id} is planned, but does not exist"),
+        );
         return;
     };
     let [seen, told] = [&object.pod_cidrs, &node.pod_cidrs];
@@ -131,9 +153,10 @@ fn observed(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, object: Option<&N
         seen == told
     };
     if !seen.is_empty() && seen != told && !same() {
-        case.find(format!(
-            "node {id} has podCIDRs {seen:?}, but {told:?} are planned for it"
-        ));
+        case.find(
+            Invariant::PodCidrsAsObserved,
+            format!("node {id} has podCIDRs {seen:?}, but {told:?} are planned for it"),
+        );
     }
     let assigns = case
         .fleet
@@ -141,15 +164,21 @@ fn observed(case: &mut Case<'_>, id: &NodeId, node: &NodePlan, object: Option<&N
         .get(&id.cluster)
         .is_some_and(|cluster| cluster.assign);
     if seen.is_empty() && (node.assign != node.pod_cidrs || node.assign.is_empty() || !assigns) {
-        case.find(format!(
-            "node {id} has no podCIDR, and {:?} is to be written",
-            node.assign
-        ));
+        case.find(
+            Invariant::AssignedOnce,
+            format!(
+                "node {id} has no podCIDR, and {:?} is to be written",
+                node.assign
+            ),
+        );
     }
     if !seen.is_empty() && !node.assign.is_empty() {
-        case.find(format!(
-            "node {id} has podCIDRs already, and {:?} is to be written",
-            node.assign
-        ));
+        case.find(
+            Invariant::AssignedOnce,
+            format!(
+                "node {id} has podCIDRs already, and {:?} is to be written",
+                node.assign
+            ),
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use super::view::Cluster;
 use crate::check::case::{Case, is_live};
+use crate::check::invariant::Invariant;
 use crate::check::sweep::Cover;
 use crate::cidr::{Prefix, PrefixSet};
 use crate::fleet::Granularity;
@@ -19,10 +20,13 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, plan: &NetworkPl
         .map(|(.., prefix)| *prefix)
         .collect();
     if let Some(own) = plan.cluster(name).filter(|own| own.pod_cidrs != granted) {
-        case.find(format!(
-            "plan {link}: Cluster {name} has pod ranges {}, but the hub granted others",
-            own.pod_cidrs
-        ));
+        case.find(
+            Invariant::ClusterAsGranted,
+            format!(
+                "plan {link}: Cluster {name} has pod ranges {}, but the hub granted others",
+                own.pod_cidrs
+            ),
+        );
     }
     let chunks = chunks(cluster);
     let mut shares: Vec<(&SegmentName, Use, Prefix)> = Vec::with_capacity(cluster.shares.len());
@@ -44,7 +48,10 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, plan: &NetworkPl
     for segment in own_segments(plan, name) {
         gateways(case, cluster, plan, segment, selector);
         if inhabited.binary_search(&&segment.name).is_err() {
-            case.find(format!("plan {link}: segment {} has no node", segment.name));
+            case.find(
+                Invariant::SegmentHasNode,
+                format!("plan {link}: segment {} has no node", segment.name),
+            );
             continue;
         }
         for (used_for, class) in [(Use::Pod, Class::Pod), (Use::Mesh, Class::Mesh)] {
@@ -62,17 +69,20 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, plan: &NetworkPl
             let chunks = chunks.unwrap_or_default().iter().copied();
             let may = Cover::of(shares.clone().chain(chunks));
             for prefix in carried.clone().filter(|prefix| !may.covers(*prefix)) {
-                case.find(format!(
+                case.find(Invariant::CarriesGranted, format!(
                     "plan {link}: segment {} carries {prefix}, which no ledger grants to its site or nodes",
                     segment.name
                 ));
             }
             let does = Cover::of(carried);
             for share in shares.filter(|share| !does.covers(*share)) {
-                case.find(format!(
-                    "plan {link}: segment {} does not carry {share} of one of its nodes",
-                    segment.name
-                ));
+                case.find(
+                    Invariant::CarriesShares,
+                    format!(
+                        "plan {link}: segment {} does not carry {share} of one of its nodes",
+                        segment.name
+                    ),
+                );
             }
         }
     }
@@ -94,10 +104,13 @@ fn gateways(
             .binary_search_by(|(_, node)| node.peer.cmp(peer));
         let node = at.ok().map(|at| cluster.nodes[at]);
         let Some((id, _)) = node.filter(|(_, node)| node.segment == segment.name) else {
-            case.find(format!(
-                "plan {link}: gateway {peer} is no node of segment {}",
-                segment.name
-            ));
+            case.find(
+                Invariant::GatewayInSegment,
+                format!(
+                    "plan {link}: gateway {peer} is no node of segment {}",
+                    segment.name
+                ),
+            );
             continue;
         };
         let at = cluster
@@ -112,7 +125,7 @@ fn gateways(
             _ => false,
         };
         if plan.granularity == Granularity::Site && !is_selected {
-            case.find(format!(
+            case.find(Invariant::GatewayIsSelected, format!(
                 "plan {link}: gateway {peer} of segment {} does not match gateways.nodeSelector",
                 segment.name
             ));

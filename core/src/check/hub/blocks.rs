@@ -1,6 +1,7 @@
 //! The hub's ledger: blocks share nothing, and new ones avoid what is somebody else's.
 
 use crate::check::case::{Case, is_live};
+use crate::check::invariant::Invariant;
 use crate::check::sweep::nested;
 use crate::cidr::Prefix;
 use crate::fleet::Mode;
@@ -14,10 +15,13 @@ pub(super) fn level(case: &mut Case<'_>, hub: &Ledger) {
     let mut live: Vec<(Prefix, (&Owner, Use))> = Vec::with_capacity(hub.grants.len());
     for grant in hub.grants.iter().filter(|grant| is_live(grant)) {
         if !matches!(grant.owner, Owner::Cluster(_)) {
-            case.find(format!(
-                "ledger hub: {} is granted to {}: the hub grants to clusters only",
-                grant.prefix, grant.owner
-            ));
+            case.find(
+                Invariant::OwnerFits,
+                format!(
+                    "ledger hub: {} is granted to {}: the hub grants to clusters only",
+                    grant.prefix, grant.owner
+                ),
+            );
         }
         live.push((grant.prefix, (&grant.owner, grant.used_for)));
     }
@@ -30,7 +34,9 @@ pub(super) fn level(case: &mut Case<'_>, hub: &Ledger) {
             ));
         }
     });
-    found.into_iter().for_each(|message| case.find(message));
+    for message in found {
+        case.find(Invariant::NoOverlap, message);
+    }
 }
 
 /// What a new block may not touch.
@@ -63,14 +69,17 @@ pub(super) fn new(case: &mut Case<'_>, hub: &Ledger) {
             continue;
         }
         let Some(link) = case.links.get(cluster) else {
-            case.find(format!(
-                "ledger hub: {} is granted to Cluster {cluster}, which is not planned",
-                grant.prefix
-            ));
+            case.find(
+                Invariant::BlockIsPlanned,
+                format!(
+                    "ledger hub: {} is granted to Cluster {cluster}, which is not planned",
+                    grant.prefix
+                ),
+            );
             continue;
         };
         if grant.state == State::Active && !in_pools(case, link, grant) {
-            case.find(format!(
+            case.find(Invariant::BlockInPools, format!(
                 "ledger hub: {} of Cluster {cluster} lies outside the pools of ClusterLink {link}",
                 grant.prefix
             ));
@@ -115,7 +124,9 @@ pub(super) fn new(case: &mut Case<'_>, hub: &Ledger) {
             ));
         }
     });
-    found.into_iter().for_each(|message| case.find(message));
+    for message in found {
+        case.find(Invariant::BlockIsFree, message);
+    }
 }
 
 fn in_pools(case: &Case<'_>, link: &LinkName, grant: &Grant) -> bool {

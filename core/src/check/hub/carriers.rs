@@ -1,6 +1,7 @@
 //! What belongs to no node: services, LANs and VPNs are carried where they may be.
 
 use crate::check::case::Case;
+use crate::check::invariant::Invariant;
 use crate::ids::{ClusterName, SegmentName, SiteName};
 use crate::network_plan::{Class, ClassPrefix, NetworkPlan};
 use std::collections::BTreeMap;
@@ -46,10 +47,13 @@ fn exports(case: &mut Case<'_>, plan: &NetworkPlan) {
                 (Class::Pod | Class::Mesh, _) => true,
             };
             if !fine {
-                case.find(format!(
-                    "plan {link}: segment {} may not carry {} ({:?})",
-                    segment.name, entry.prefix, entry.class
-                ));
+                case.find(
+                    Invariant::MayCarry,
+                    format!(
+                        "plan {link}: segment {} may not carry {} ({:?})",
+                        segment.name, entry.prefix, entry.class
+                    ),
+                );
             }
         }
     }
@@ -61,23 +65,29 @@ fn vpns(case: &mut Case<'_>, plan: &NetworkPlan) {
     for vpn in &plan.vpns {
         let name = &vpn.name;
         let Some(wanted) = case.fleet.vpns.get(name).filter(|_| members.contains(name)) else {
-            case.find(format!("plan {link}: VpnAttachment {name} is no member"));
+            case.find(
+                Invariant::IsMember,
+                format!("plan {link}: VpnAttachment {name} is no member"),
+            );
             continue;
         };
         if vpn.site != wanted.site
             || vpn.allow.clusters != wanted.allow_clusters
             || vpn.allow.sites != wanted.allow_sites
         {
-            case.find(format!("plan {link}: VpnAttachment {name} has another site or other allow lists than its object"));
+            case.find(Invariant::VpnAsWanted, format!("plan {link}: VpnAttachment {name} has another site or other allow lists than its object"));
         }
         let Some(segment) = plan
             .segment(&vpn.segment)
             .filter(|segment| segment.site == vpn.site)
         else {
-            case.find(format!(
-                "plan {link}: VpnAttachment {name} ends in {}, which is no segment of Site {}",
-                vpn.segment, vpn.site
-            ));
+            case.find(
+                Invariant::VpnEndsInSite,
+                format!(
+                    "plan {link}: VpnAttachment {name} ends in {}, which is no segment of Site {}",
+                    vpn.segment, vpn.site
+                ),
+            );
             continue;
         };
         for prefix in vpn.prefixes.iter() {
@@ -89,7 +99,7 @@ fn vpns(case: &mut Case<'_>, plan: &NetworkPlan) {
                 })
                 .is_ok();
             if !carried || !wanted.prefixes.contains(prefix) {
-                case.find(format!("plan {link}: VpnAttachment {name} has {prefix}, but its object or segment {} has not", segment.name));
+                case.find(Invariant::VpnIsCarried, format!("plan {link}: VpnAttachment {name} has {prefix}, but its object or segment {} has not", segment.name));
             }
         }
     }
@@ -101,16 +111,22 @@ pub(super) fn vpn_indexes(case: &mut Case<'_>) {
     for (link, plan) in &case.proposal.plans {
         for vpn in &plan.vpns {
             if vpn.index > 15 {
-                case.find(format!(
-                    "plan {link}: VpnAttachment {} has index {}, above 15",
-                    vpn.name, vpn.index
-                ));
+                case.find(
+                    Invariant::VpnIndexInBounds,
+                    format!(
+                        "plan {link}: VpnAttachment {} has index {}, above 15",
+                        vpn.name, vpn.index
+                    ),
+                );
             }
             if let Some(other) = taken.insert((&vpn.site, vpn.index), vpn.name.as_str()) {
-                case.find(format!(
-                    "VpnAttachments {other} and {} share index {} of Site {}",
-                    vpn.name, vpn.index, vpn.site
-                ));
+                case.find(
+                    Invariant::VpnIndexIsUnique,
+                    format!(
+                        "VpnAttachments {other} and {} share index {} of Site {}",
+                        vpn.name, vpn.index, vpn.site
+                    ),
+                );
             }
             let old = case
                 .before
@@ -118,10 +134,10 @@ pub(super) fn vpn_indexes(case: &mut Case<'_>) {
                 .get(link)
                 .and_then(|old| old.vpns.iter().find(|old| old.name == vpn.name));
             if old.is_some_and(|old| old.site == vpn.site && old.index != vpn.index) {
-                case.find(format!(
-                    "plan {link}: VpnAttachment {} changes its index",
-                    vpn.name
-                ));
+                case.find(
+                    Invariant::VpnIndexStays,
+                    format!("plan {link}: VpnAttachment {} changes its index", vpn.name),
+                );
             }
         }
     }

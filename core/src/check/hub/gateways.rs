@@ -1,6 +1,7 @@
 //! Ranks are unique and in bounds, and nobody who may stay is replaced.
 
 use crate::check::case::Case;
+use crate::check::invariant::Invariant;
 use crate::fleet::Granularity;
 use crate::ids::{NodeId, NodeName, PeerName};
 use crate::network_plan::{NetworkPlan, Segment};
@@ -19,13 +20,16 @@ pub(super) fn check(case: &mut Case<'_>, plan: &NetworkPlan) {
             let (rank, peer) = (gateway.rank, &gateway.peer);
             let mut others = segment.gateways[..at].iter();
             if others.any(|other| other.rank == rank || other.peer == *peer) {
-                case.find(format!(
-                    "plan {link}: segment {} has rank {rank} or gateway {peer} twice",
-                    segment.name
-                ));
+                case.find(
+                    Invariant::GatewaysAreUnique,
+                    format!(
+                        "plan {link}: segment {} has rank {rank} or gateway {peer} twice",
+                        segment.name
+                    ),
+                );
             }
             if rank >= wanted {
-                case.find(format!("plan {link}: segment {} has a gateway of rank {rank}, but {wanted} gateway(s) are wanted", segment.name));
+                case.find(Invariant::RankInBounds, format!("plan {link}: segment {} has a gateway of rank {rank}, but {wanted} gateway(s) are wanted", segment.name));
             }
         }
         let old = case
@@ -39,10 +43,13 @@ pub(super) fn check(case: &mut Case<'_>, plan: &NetworkPlan) {
             let may = |id: &NodeId| topology.granularity == Granularity::Node || selected(case, id);
             let stays = sitting.rank < wanted && node.is_some_and(|id| may(&id));
             if stays {
-                case.find(format!(
-                    "plan {link}: {} had rank {} of segment {} and could keep it",
-                    sitting.peer, sitting.rank, segment.name
-                ));
+                case.find(
+                    Invariant::GatewayStays,
+                    format!(
+                        "plan {link}: {} had rank {} of segment {} and could keep it",
+                        sitting.peer, sitting.rank, segment.name
+                    ),
+                );
             }
         }
     }

@@ -6,6 +6,7 @@ mod gateways;
 mod plans;
 
 use super::case::Case;
+use super::invariant::Invariant;
 use super::record;
 use crate::ledger::{Ledger, LedgerName};
 
@@ -13,9 +14,10 @@ use crate::ledger::{Ledger, LedgerName};
 pub(super) fn check(case: &mut Case<'_>) {
     for name in case.before.ledgers.keys() {
         if !case.proposal.ledgers.contains_key(name) {
-            case.find(format!(
-                "ledger {name} is gone: a ledger is never taken away"
-            ));
+            case.find(
+                Invariant::LedgerStays,
+                format!("ledger {name} is gone: a ledger is never taken away"),
+            );
         }
     }
     let empty = Ledger::empty(case.before.lineage.clone());

@@ -2,6 +2,7 @@
 
 use super::{carriers, gateways};
 use crate::check::case::Case;
+use crate::check::invariant::Invariant;
 use crate::check::sweep::{Cover, nested};
 use crate::cidr::Prefix;
 use crate::ids::{ClusterName, LinkName};
@@ -14,19 +15,26 @@ pub(super) fn check(case: &mut Case<'_>) {
     let highest = highest(case);
     for link in proposal.plans.keys() {
         if !case.fleet.links.contains_key(link) {
-            case.find(format!("plan {link}: its ClusterLink does not exist"));
+            case.find(
+                Invariant::LinkExists,
+                format!("plan {link}: its ClusterLink does not exist"),
+            );
         }
     }
     for link in case.fleet.links.keys() {
         if case.is_applied(link) {
             match proposal.plans.get(link) {
                 Some(plan) => one(case, plan, highest),
-                None => case.find(format!("ClusterLink {link} has no plan")),
+                None => case.find(
+                    Invariant::LinkHasPlan,
+                    format!("ClusterLink {link} has no plan"),
+                ),
             }
         } else if proposal.plans.get(link) != case.before.plans.get(link) {
-            case.find(format!(
-                "plan {link} changes, though its ClusterLink has mode Plan"
-            ));
+            case.find(
+                Invariant::UnplannedRests,
+                format!("plan {link} changes, though its ClusterLink has mode Plan"),
+            );
         }
     }
     one_link_each(case);
@@ -59,14 +67,17 @@ fn revision(case: &mut Case<'_>, plan: &NetworkPlan, highest: u64) {
         .or_else(|| case.old(&LedgerName::Hub));
     let lineage = hub.map_or(&case.before.lineage, |hub| &hub.lineage);
     if plan.lineage != *lineage {
-        case.find(format!(
-            "plan {link} has lineage {}, the hub's ledger {lineage}",
-            plan.lineage
-        ));
+        case.find(
+            Invariant::LineageStays,
+            format!(
+                "plan {link} has lineage {}, the hub's ledger {lineage}",
+                plan.lineage
+            ),
+        );
     }
     match case.before.plans.get(link) {
         Some(old) if old == plan => {}
-        _ if plan.revision <= highest => case.find(format!(
+        _ if plan.revision <= highest => case.find(Invariant::RevisionRises, format!(
             "plan {link} is new or changes, but its revision {} is not above {highest}, the highest before",
             plan.revision
         )),
@@ -76,7 +87,7 @@ fn revision(case: &mut Case<'_>, plan: &NetworkPlan, highest: u64) {
                 ..old.clone()
             }) == *plan =>
         {
-            case.find(format!(
+            case.find(Invariant::RevisionRests, format!(
                 "plan {link} goes from revision {} to {} without a change",
                 old.revision, plan.revision
             ));
@@ -96,9 +107,10 @@ fn order(case: &mut Case<'_>, plan: &NetworkPlan) {
                 && segment.gateways.is_sorted_by(|a, b| a.rank <= b.rank)
         });
     if !sorted {
-        case.find(format!(
-            "plan {link}: a list is not sorted, or a name stands twice"
-        ));
+        case.find(
+            Invariant::ListsAreSorted,
+            format!("plan {link}: a list is not sorted, or a name stands twice"),
+        );
     }
     for segment in &plan.segments {
         if plan
@@ -106,10 +118,13 @@ fn order(case: &mut Case<'_>, plan: &NetworkPlan) {
             .binary_search_by(|site| site.name.cmp(&segment.site))
             .is_err()
         {
-            case.find(format!(
-                "plan {link}: segment {} is in Site {}, which the plan does not list",
-                segment.name, segment.site
-            ));
+            case.find(
+                Invariant::PartsAreListed,
+                format!(
+                    "plan {link}: segment {} is in Site {}, which the plan does not list",
+                    segment.name, segment.site
+                ),
+            );
         }
         if let Some(cluster) = &segment.cluster
             && plan
@@ -117,18 +132,22 @@ fn order(case: &mut Case<'_>, plan: &NetworkPlan) {
                 .binary_search_by(|own| own.name.cmp(cluster))
                 .is_err()
         {
-            case.find(format!(
-                "plan {link}: segment {} is of Cluster {cluster}, which the plan does not list",
-                segment.name
-            ));
+            case.find(
+                Invariant::PartsAreListed,
+                format!(
+                    "plan {link}: segment {} is of Cluster {cluster}, which the plan does not list",
+                    segment.name
+                ),
+            );
         }
     }
     if let Some(transit) = &plan.transit
         && !plan.segments.iter().any(|segment| segment.site == *transit)
     {
-        case.find(format!(
-            "plan {link}: no segment is in the transit site {transit}"
-        ));
+        case.find(
+            Invariant::TransitHasSegment,
+            format!("plan {link}: no segment is in the transit site {transit}"),
+        );
     }
 }
 
@@ -186,7 +205,9 @@ fn disjoint(case: &mut Case<'_>, plan: &NetworkPlan) {
             ));
         }
     });
-    found.into_iter().for_each(|message| case.find(message));
+    for message in found {
+        case.find(Invariant::NoOverlap, message);
+    }
 }
 
 /// Super-nets cover everything that is planned, and the bypass nothing that only the mesh reaches.
@@ -200,9 +221,10 @@ fn coverage(case: &mut Case<'_>, plan: &NetworkPlan) {
     });
     for (prefix, segment) in segments {
         if !plan.super_nets.contains(prefix) {
-            case.find(format!(
-                "plan {link}: {prefix} of segment {segment} is in no super-net"
-            ));
+            case.find(
+                Invariant::InSuperNets,
+                format!("plan {link}: {prefix} of segment {segment} is in no super-net"),
+            );
         }
     }
     let granted = plan
@@ -211,9 +233,10 @@ fn coverage(case: &mut Case<'_>, plan: &NetworkPlan) {
         .flat_map(|cluster| cluster.pod_cidrs.iter());
     for prefix in granted.chain(plan.vpns.iter().flat_map(|vpn| vpn.prefixes.iter())) {
         if !plan.super_nets.contains(prefix) {
-            case.find(format!(
-                "plan {link}: {prefix} is planned, but in no super-net"
-            ));
+            case.find(
+                Invariant::InSuperNets,
+                format!("plan {link}: {prefix} is planned, but in no super-net"),
+            );
         }
     }
     let inner = Cover::of(
@@ -224,7 +247,7 @@ fn coverage(case: &mut Case<'_>, plan: &NetworkPlan) {
             .map(|entry| entry.prefix),
     );
     for prefix in plan.bypass.iter().filter(|prefix| inner.touches(*prefix)) {
-        case.find(format!(
+        case.find(Invariant::BypassIsForeign, format!(
             "plan {link}: {prefix} is bypassed, but belongs to pods, services, a VPN or the mesh"
         ));
     }
@@ -236,10 +259,13 @@ fn one_link_each(case: &mut Case<'_>) {
     for (link, plan) in plans {
         for cluster in &plan.clusters {
             if let Some(other) = clusters.insert(&cluster.name, link) {
-                case.find(format!(
-                    "Cluster {} is in the plans of ClusterLinks {other} and {link}",
-                    cluster.name
-                ));
+                case.find(
+                    Invariant::OneLinkEach,
+                    format!(
+                        "Cluster {} is in the plans of ClusterLinks {other} and {link}",
+                        cluster.name
+                    ),
+                );
             }
             let wanted = case
                 .fleet
@@ -247,10 +273,13 @@ fn one_link_each(case: &mut Case<'_>) {
                 .get(link)
                 .is_some_and(|wanted| wanted.clusters.contains(&cluster.name));
             if case.is_applied(link) && !wanted {
-                case.find(format!(
-                    "plan {link} has Cluster {}, which is no member",
-                    cluster.name
-                ));
+                case.find(
+                    Invariant::IsMember,
+                    format!(
+                        "plan {link} has Cluster {}, which is no member",
+                        cluster.name
+                    ),
+                );
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::fleet::{Node, SiteSource};
 use crate::ids::{Lineage, MAX_OBJECT_NAME, NodeId, NodeName, SiteName};
 use crate::ledger::{Ledger, Use};
 use crate::network_plan::NetworkPlan;
+use crate::notice::{About, Reason};
 use crate::plan::exchange::{BlockAsk, Families, Holdings, NodeClash, Offer, Wish};
 use crate::plan::lengths::Lengths;
 use crate::plan::proposal::NodePlan;
@@ -83,17 +84,15 @@ impl<'a> Draft<'a> {
                     work.planned = true;
                 }
                 Err(Unplaced::NoSite(why)) => report.wait(
-                    "Node",
-                    node.as_str(),
+                    About::Node(work.id.clone()),
                     Some(link),
-                    "NoSite",
+                    Reason::NoSite,
                     format!("node {node} of Cluster {name} belongs to no site: {why}"),
                 ),
                 Err(Unplaced::TooLong) => report.refuse(
-                    "Node",
-                    node.as_str(),
+                    About::Node(work.id.clone()),
                     Some(link),
-                    "NameTooLong",
+                    Reason::NameTooLong,
                     format!(
                         "the names of Cluster {name}, its site and node {node} make more than {MAX_OBJECT_NAME} characters together: give the cluster or the site a shorter name"
                     ),
@@ -214,10 +213,9 @@ impl<'a> Draft<'a> {
         }
         if self.families.is_empty() {
             self.report.refuse(
-                "Cluster",
-                name.as_str(),
+                About::Cluster(name.clone()),
                 Some(link),
-                "NoPool",
+                Reason::NoPool,
                 format!(
                     "pods.assign is true, but there is nothing to assign from: set addressing.podPools of ClusterLink {link}, or pods.cidrs of Cluster {name}"
                 ),
@@ -327,10 +325,9 @@ impl<'a> Draft<'a> {
             return Assign::Yes;
         }
         self.report.refuse(
-            "Cluster",
-            name.as_str(),
+            About::Cluster(name.clone()),
             Some(link),
-            "PodCidrsOwnedElsewhere",
+            Reason::PodCidrsOwnedElsewhere,
             format!(
                 "pods.assign is true, but somebody else gave nodes their podCIDR: {}. Set pods.assign to false, or stop the other manager (kube-controller-manager --allocate-node-cidrs=false) and register these nodes again without podCIDR",
                 listed(foreign)
@@ -412,8 +409,9 @@ impl<'a> Draft<'a> {
                     "node {own} of Cluster {name} has no podCIDR, and there is no range left to assign"
                 ),
             };
+            let about = About::Node(node.id.clone());
             self.report
-                .wait("Node", own.as_str(), Some(link), "NoPodCidr", message);
+                .wait(about, Some(link), Reason::NoPodCidr, message);
         }
     }
 

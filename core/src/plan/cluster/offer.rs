@@ -8,6 +8,7 @@ use crate::fleet::Granularity;
 use crate::ids::{NodeId, SegmentName, SiteName};
 use crate::ledger::Use;
 use crate::network_plan::{Class, ClassPrefix, Gateway, NetworkPlan};
+use crate::notice::{About, Reason};
 use crate::peer::Scope;
 use crate::plan::exchange::{SegmentOffer, Wish};
 use crate::plan::proposal::NodePlan;
@@ -179,10 +180,9 @@ fn elected<'n, 'a>(
     if candidates.is_empty() {
         let labels = listed(selector.iter().map(|(key, value)| format!("{key}={value}")));
         report.wait(
-            "Cluster",
-            wish.name.as_str(),
+            About::Cluster(wish.name.clone()),
             Some(wish.link),
-            "NoGateway",
+            Reason::NoGateway,
             format!("no node of segment {segment} carries the labels of gateways.nodeSelector ({labels}), so nothing reaches it: label a node, or change the selector"),
         );
     }

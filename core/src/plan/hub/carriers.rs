@@ -7,6 +7,7 @@ use crate::cidr::PrefixSet;
 use crate::fleet::Fleet;
 use crate::ids::{ClusterName, LinkName, SegmentName, VpnName};
 use crate::network_plan::{Allow, Class, ClassPrefix, NetworkPlan, PlanVpn, Segment};
+use crate::notice::{About, Reason};
 use crate::plan::report::{Reporter, listed};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,10 +76,9 @@ impl<'a> Carriers<'_, 'a> {
             let first = || segments.values().find(|segment| segment.site == *site);
             let Some(carrier) = sitting.or_else(first) else {
                 report.wait(
-                    "Site",
-                    site.as_str(),
+                    About::Site(site.clone()),
                     Some(self.name),
-                    "NoSegment",
+                    Reason::NoSegment,
                     format!("Site {site} is a member of ClusterLink {}, but no node of a member cluster stands in it, so its cidrs are not reachable yet", self.name),
                 );
                 continue;
@@ -127,20 +127,18 @@ impl<'a> Carriers<'_, 'a> {
                 sitting.or_else(|| segments.values().find(|segment| segment.site == vpn.site))
             else {
                 report.wait(
-                    "VpnAttachment",
-                    name.as_str(),
+                    About::VpnAttachment(name.clone()),
                     Some(self.name),
-                    "NoSegment",
+                    Reason::NoSegment,
                     format!("site {} of VpnAttachment {name} has no node of a member cluster of ClusterLink {} yet, so nothing terminates the VPN", vpn.site, self.name),
                 );
                 continue;
             };
             let Some(index) = indexes.of(name, &vpn.site) else {
                 report.refuse(
-                    "VpnAttachment",
-                    name.as_str(),
+                    About::VpnAttachment(name.clone()),
                     Some(self.name),
-                    "TooManyVpns",
+                    Reason::TooManyVpns,
                     format!("site {} has {VPNS_PER_SITE} VPNs already: move VpnAttachment {name} to another site", vpn.site),
                 );
                 continue;
@@ -189,10 +187,9 @@ impl<'a> Carriers<'_, 'a> {
             .collect();
         if !strangers.is_empty() {
             report.wait(
-                "VpnAttachment",
-                name.as_str(),
+                About::VpnAttachment(name.clone()),
                 Some(self.name),
-                "AllowNotMember",
+                Reason::AllowNotMember,
                 format!("allow names {}, no member of ClusterLink {}: add it to the link's members, or take it out of allow", listed(strangers), self.name),
             );
         }

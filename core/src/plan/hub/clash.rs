@@ -5,8 +5,9 @@ use super::membership::Membership;
 use super::pools::field;
 use super::ranges::{Holder, occupies};
 use crate::cidr::{Family, Prefix};
-use crate::ids::{LinkName, NodeName};
+use crate::ids::{LinkName, NodeId, NodeName};
 use crate::ledger::Use;
+use crate::notice::{About, Reason};
 use crate::plan::exchange::{BlockAsk, NodeClash, Wish};
 use crate::plan::lengths::Lengths;
 use crate::plan::report::{Reporter, listed};
@@ -120,23 +121,22 @@ impl<'a> HubBook<'a> {
             } else {
                 format!("free ranges of this size: {}", listed(alternatives.iter()))
             };
-            let (kind, name) = match clash.new {
-                Holder::Lan(site) | Holder::Ground(site) => ("Site", site.as_str()),
-                Holder::Vpn(vpn) => ("VpnAttachment", vpn.as_str()),
+            let about = match clash.new {
+                Holder::Lan(site) | Holder::Ground(site) => About::Site(site.clone()),
+                Holder::Vpn(vpn) => About::VpnAttachment(vpn.clone()),
                 Holder::Pods(cluster)
                 | Holder::Services(cluster)
                 | Holder::Mesh(cluster)
-                | Holder::Address(cluster) => ("Cluster", cluster.as_str()),
+                | Holder::Address(cluster) => About::Cluster(cluster.clone()),
                 Holder::Idle | Holder::DefaultMesh => continue,
                 Holder::Reserved(link) | Holder::Pool(link) | Holder::MeshPool(link) => {
-                    ("ClusterLink", link.as_str())
+                    About::ClusterLink(link.clone())
                 }
             };
             report.refuse(
-                kind,
-                name,
+                about,
                 clash.link,
-                "RangeClash",
+                Reason::RangeClash,
                 format!(
                     "{} {} overlaps {sides}, which was first, and {effect}; {help}",
                     clash.subject, clash.prefix
@@ -161,10 +161,9 @@ impl<'a> HubBook<'a> {
         } = ask;
         let why = self.exhausted(wish.link, used_for, family, len);
         report.refuse(
-            "Cluster",
-            wish.name.as_str(),
+            About::Cluster(wish.name.clone()),
             Some(wish.link),
-            "PoolExhausted",
+            Reason::PoolExhausted,
             format!(
                 "Cluster {} needs one more {family} block, a /{len}, but {why}",
                 wish.name
@@ -193,10 +192,9 @@ impl<'a> HubBook<'a> {
             };
             let why = self.exhausted(wish.link, *used_for, *family, lengths.block);
             report.refuse(
-                "Cluster",
-                wish.name.as_str(),
+                About::Cluster(wish.name.clone()),
                 Some(wish.link),
-                "PoolExhausted",
+                Reason::PoolExhausted,
                 format!(
                     "{} node(s) of Cluster {} have no {family} range for {what}, a /{} each: {}. The cluster's blocks are full, and {why}",
                     nodes.len(),
@@ -217,6 +215,10 @@ impl<'a> HubBook<'a> {
         report: &mut Reporter,
     ) {
         type Sides<'a> = Vec<(Prefix, Holder<'a>)>;
+        let id = |node: &NodeName| NodeId {
+            cluster: wish.name.clone(),
+            node: node.clone(),
+        };
         let mut clashes: BTreeMap<Sides<'a>, Vec<(Prefix, &NodeName)>> = BTreeMap::new();
         for clash in nodes {
             let lost = &self.holdings(wish).lost;
@@ -234,10 +236,9 @@ impl<'a> HubBook<'a> {
                 nodes.push((prefix, &clash.node));
             } else if let Some((prefix, other, owner)) = &clash.within {
                 report.refuse(
-                    "Node",
-                    clash.node.as_str(),
+                    About::Node(id(&clash.node)),
                     Some(wish.link),
-                    "RangeClash",
+                    Reason::RangeClash,
                     format!(
                         "podCIDR {prefix} of node {} overlaps {other} of node {owner} in Cluster {}, which was first; the node is left out: delete one of the two Node objects, and let it register again with a podCIDR of its own",
                         clash.node, wish.name

@@ -7,6 +7,7 @@ use super::ranges::Relations;
 use crate::fleet::{Cluster, Fleet, SiteSource};
 use crate::ids::{ClusterName, LinkName, SiteName, VpnName};
 use crate::network_plan::{Class, NetworkPlan};
+use crate::notice::{About, Reason};
 use crate::plan::proposal::Before;
 use crate::plan::report::Reporter;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +55,8 @@ impl<'a> Membership<'a> {
             report,
         };
         let clusters = settler.settle(
-            "Cluster",
+            About::Cluster,
+            Reason::ClusterNotFound,
             frozen
                 .iter()
                 .flat_map(|plan| plan.clusters.iter().map(|c| (&c.name, &plan.link)))
@@ -68,7 +70,8 @@ impl<'a> Membership<'a> {
             |name| fleet.clusters.contains_key(name),
         );
         let sites = settler.settle(
-            "Site",
+            About::Site,
+            Reason::SiteNotFound,
             frozen
                 .iter()
                 .flat_map(|plan| lan_sites(plan).map(|site| (site, &plan.link)))
@@ -78,7 +81,8 @@ impl<'a> Membership<'a> {
             |name| fleet.sites.contains_key(name),
         );
         let vpns = settler.settle(
-            "VpnAttachment",
+            About::VpnAttachment,
+            Reason::VpnAttachmentNotFound,
             frozen
                 .iter()
                 .flat_map(|plan| plan.vpns.iter().map(|v| (&v.name, &plan.link)))
@@ -192,9 +196,10 @@ struct Settler<'s, 'a> {
 }
 
 impl<'a> Settler<'_, 'a> {
-    fn settle<N: Ord + AsRef<str>>(
+    fn settle<N: Ord + Clone>(
         &mut self,
-        kind: &str,
+        about: fn(N) -> About,
+        not_found: Reason,
         frozen: BTreeMap<&'a N, &'a LinkName>,
         members: impl Fn(&'a crate::fleet::Link) -> &'a BTreeSet<N>,
         had: impl Fn(&LinkName, &N) -> bool,
@@ -214,27 +219,21 @@ impl<'a> Settler<'_, 'a> {
         for (link, names) in &links {
             for name in *names {
                 if !exists(name) {
-                    self.report.wait(
-                        kind,
-                        name.as_ref(),
-                        Some(link),
-                        &format!("{kind}NotFound"),
-                        format!("ClusterLink {link} names {kind} {}, which does not exist: create it, or take it out of spec.members", name.as_ref()),
+                    let about = about(name.clone());
+                    let message = format!(
+                        "ClusterLink {link} names {about}, which does not exist: create it, or take it out of spec.members"
                     );
+                    self.report.wait(about, Some(link), not_found, message);
                     continue;
                 }
                 let owner = *owners.entry(name).or_insert(link);
                 if owner != *link {
-                    self.report.refuse(
-                        kind,
-                        name.as_ref(),
-                        Some(link),
-                        "MemberOfAnotherLink",
-                        format!(
-                            "{kind} {} is a member of ClusterLink {owner} already and is left out of ClusterLink {link}: a member belongs to one link, so take it out of one of the two",
-                            name.as_ref()
-                        ),
+                    let about = about(name.clone());
+                    let message = format!(
+                        "{about} is a member of ClusterLink {owner} already and is left out of ClusterLink {link}: a member belongs to one link, so take it out of one of the two"
                     );
+                    let reason = Reason::MemberOfAnotherLink;
+                    self.report.refuse(about, Some(link), reason, message);
                 }
             }
         }

@@ -15,6 +15,7 @@ use crate::ledger::Use;
 use crate::network_plan::{
     Class, ClassPrefix, NetworkPlan, PlanCluster, PlanSite, PlanVpn, Segment,
 };
+use crate::notice::{About, Reason};
 use crate::peer::EndpointHost;
 use crate::plan::exchange::{Offer, SegmentOffer, Wish};
 use crate::plan::proposal::Before;
@@ -160,20 +161,18 @@ impl<'a> Draft<'_, 'a> {
         }
         if self.fleet.sites.contains_key(site) {
             report.wait(
-                "ClusterLink",
-                self.name.as_str(),
+                About::ClusterLink(self.name.clone()),
                 Some(self.name),
-                "TransitSiteEmpty",
+                Reason::TransitSiteEmpty,
                 format!("no node of a member cluster stands in topology.transitSite {site} yet, so sites that need it cannot reach each other"),
             );
         } else {
             let sites: BTreeSet<&SiteName> =
                 segments.values().map(|segment| &segment.site).collect();
             report.refuse(
-                "ClusterLink",
-                self.name.as_str(),
+                About::ClusterLink(self.name.clone()),
                 Some(self.name),
-                "TransitSiteUnknown",
+                Reason::TransitSiteUnknown,
                 format!("topology.transitSite {site} is no site of this link and no Site object: write one of {}", listed(sites)),
             );
         }

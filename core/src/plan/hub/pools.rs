@@ -7,6 +7,7 @@ use crate::cidr::Prefix;
 use crate::fleet::{Addressing, Fleet};
 use crate::ids::{Lineage, LinkName};
 use crate::ledger::{Grant, Owner, State, Use};
+use crate::notice::{About, Reason};
 use crate::plan::exchange::Families;
 use crate::plan::report::{Reporter, listed};
 use sha2::{Digest, Sha256};
@@ -223,10 +224,9 @@ fn refuse(wanted: &Wanted<'_>, accepted: &Ranges<'_>, report: &mut Reporter) {
         .map(|(pool, field, link)| format!("addressing.{field} {pool} of ClusterLink {link}"))
         .collect();
     report.refuse(
-        "ClusterLink",
-        wanted.link.as_str(),
+        About::ClusterLink(wanted.link.clone()),
         Some(wanted.link),
-        "PoolOverlap",
+        Reason::PoolOverlap,
         format!(
             "addressing.{} {} overlaps {} and is not used: pools of different links must not overlap, so write another range",
             wanted.field(),

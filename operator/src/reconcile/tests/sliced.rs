@@ -26,12 +26,12 @@ impl Bench {
     }
 
     /// The writes of ledgers of a pass that ends after `steps` of them.
-    fn ends_after(&mut self, steps: usize) -> Vec<(&'static str, String)> {
+    fn ends_after(&mut self, steps: usize) -> Vec<Target> {
         let decided = self.decide();
         assert_eq!(decided.trouble, None);
-        let all = ledgers::steps(&self.index, &decided, &About::All).steps;
+        let all = ledgers::steps(&self.index, &decided, &Extent::All).steps;
         let writes: Vec<Write> = all.into_iter().take(steps).flatten().collect();
-        let names = writes.iter().map(|write| write.object()).collect();
+        let names = writes.iter().map(|write| write.target()).collect();
         writes.into_iter().for_each(|write| self.store(write));
         names
     }
@@ -98,7 +98,7 @@ fn of_two_operators_that_believe_to_lead_the_late_one_changes_nothing() {
         &other.cluster,
         &other.fresh,
     );
-    let on_their_way = ledgers::steps(&late, &decided, &About::All).steps;
+    let on_their_way = ledgers::steps(&late, &decided, &Extent::All).steps;
     // The new one admits a node meanwhile, and that n8 is gone.
     bench.node("late", "oslo", 9);
     let gone = Node::clone(bench.index.nodes.get("n8").unwrap());
@@ -158,7 +158,7 @@ fn without_one_of_its_slices_nothing_is_decided_until_the_administrator_gives_it
     bench.index.delete(&slice);
     let decided = bench.decide();
     let (reason, message) = decided.trouble.clone().unwrap();
-    assert_eq!(reason, "SliceMissing");
+    assert_eq!(reason, Standing::SliceMissing);
     for part in [
         &lost,
         "backup",
@@ -209,7 +209,7 @@ fn a_head_whose_list_of_slices_an_older_definition_dropped_is_not_a_small_ledger
     bench.index.apply(head);
     let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
-    assert_eq!(reason, "RecordUnreadable");
+    assert_eq!(reason, Standing::RecordUnreadable);
     assert!(message.contains("there were 2"), "{message}");
 }
 
@@ -220,6 +220,6 @@ fn slices_without_their_head_are_no_reason_to_begin_anew() {
     bench.index.delete(&head);
     let decided = bench.decide();
     let (reason, message) = decided.trouble.unwrap();
-    assert_eq!(reason, "RecordUnreadable");
+    assert_eq!(reason, Standing::RecordUnreadable);
     assert!(message.contains("put cluster-shop back"), "{message}");
 }
