@@ -116,10 +116,11 @@ fn in_own_chunk(
                 format!("ledger {key}: {prefix} of Node {node} lies in no chunk of a site"),
             ),
             (Some((_, (site, _))), Some((_, plan))) if **site != plan.site => {
-                case.find(Invariant::InOwnSite, format!(
+                let message = format!(
                     "ledger {key}: {prefix} of Node {node} lies in a chunk of Site {site}, but the node is in Site {}",
                     plan.site
-                ));
+                );
+                case.find(Invariant::InOwnSite, message);
             }
             _ => {}
         }

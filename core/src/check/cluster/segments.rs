@@ -69,10 +69,11 @@ pub(super) fn check(case: &mut Case<'_>, cluster: &Cluster<'_>, plan: &NetworkPl
             let chunks = chunks.unwrap_or_default().iter().copied();
             let may = Cover::of(shares.clone().chain(chunks));
             for prefix in carried.clone().filter(|prefix| !may.covers(*prefix)) {
-                case.find(Invariant::CarriesGranted, format!(
+                let message = format!(
                     "plan {link}: segment {} carries {prefix}, which no ledger grants to its site or nodes",
                     segment.name
-                ));
+                );
+                case.find(Invariant::CarriesGranted, message);
             }
             let does = Cover::of(carried);
             for share in shares.filter(|share| !does.covers(*share)) {
@@ -125,10 +126,11 @@ fn gateways(
             _ => false,
         };
         if plan.granularity == Granularity::Site && !is_selected {
-            case.find(Invariant::GatewayIsSelected, format!(
+            let message = format!(
                 "plan {link}: gateway {peer} of segment {} does not match gateways.nodeSelector",
                 segment.name
-            ));
+            );
+            case.find(Invariant::GatewayIsSelected, message);
         }
     }
 }

@@ -79,10 +79,11 @@ pub(super) fn new(case: &mut Case<'_>, hub: &Ledger) {
             continue;
         };
         if grant.state == State::Active && !in_pools(case, link, grant) {
-            case.find(Invariant::BlockInPools, format!(
+            let message = format!(
                 "ledger hub: {} of Cluster {cluster} lies outside the pools of ClusterLink {link}",
                 grant.prefix
-            ));
+            );
+            case.find(Invariant::BlockInPools, message);
         }
         items.push((
             grant.prefix,

@@ -75,7 +75,10 @@ fn vpns(case: &mut Case<'_>, plan: &NetworkPlan) {
             || vpn.allow.clusters != wanted.allow_clusters
             || vpn.allow.sites != wanted.allow_sites
         {
-            case.find(Invariant::VpnAsWanted, format!("plan {link}: VpnAttachment {name} has another site or other allow lists than its object"));
+            let message = format!(
+                "plan {link}: VpnAttachment {name} has another site or other allow lists than its object"
+            );
+            case.find(Invariant::VpnAsWanted, message);
         }
         let Some(segment) = plan
             .segment(&vpn.segment)
@@ -99,7 +102,11 @@ fn vpns(case: &mut Case<'_>, plan: &NetworkPlan) {
                 })
                 .is_ok();
             if !carried || !wanted.prefixes.contains(prefix) {
-                case.find(Invariant::VpnIsCarried, format!("plan {link}: VpnAttachment {name} has {prefix}, but its object or segment {} has not", segment.name));
+                let message = format!(
+                    "plan {link}: VpnAttachment {name} has {prefix}, but its object or segment {} has not",
+                    segment.name
+                );
+                case.find(Invariant::VpnIsCarried, message);
             }
         }
     }

@@ -29,7 +29,11 @@ pub(super) fn check(case: &mut Case<'_>, plan: &NetworkPlan) {
                 );
             }
             if rank >= wanted {
-                case.find(Invariant::RankInBounds, format!("plan {link}: segment {} has a gateway of rank {rank}, but {wanted} gateway(s) are wanted", segment.name));
+                let message = format!(
+                    "plan {link}: segment {} has a gateway of rank {rank}, but {wanted} gateway(s) are wanted",
+                    segment.name
+                );
+                case.find(Invariant::RankInBounds, message);
             }
         }
         let old = case

@@ -77,20 +77,24 @@ fn revision(case: &mut Case<'_>, plan: &NetworkPlan, highest: u64) {
     }
     match case.before.plans.get(link) {
         Some(old) if old == plan => {}
-        _ if plan.revision <= highest => case.find(Invariant::RevisionRises, format!(
-            "plan {link} is new or changes, but its revision {} is not above {highest}, the highest before",
-            plan.revision
-        )),
+        _ if plan.revision <= highest => {
+            let message = format!(
+                "plan {link} is new or changes, but its revision {} is not above {highest}, the highest before",
+                plan.revision
+            );
+            case.find(Invariant::RevisionRises, message);
+        }
         Some(old)
             if (NetworkPlan {
                 revision: plan.revision,
                 ..old.clone()
             }) == *plan =>
         {
-            case.find(Invariant::RevisionRests, format!(
+            let message = format!(
                 "plan {link} goes from revision {} to {} without a change",
                 old.revision, plan.revision
-            ));
+            );
+            case.find(Invariant::RevisionRests, message);
         }
         _ => {}
     }
@@ -247,9 +251,10 @@ fn coverage(case: &mut Case<'_>, plan: &NetworkPlan) {
             .map(|entry| entry.prefix),
     );
     for prefix in plan.bypass.iter().filter(|prefix| inner.touches(*prefix)) {
-        case.find(Invariant::BypassIsForeign, format!(
+        let message = format!(
             "plan {link}: {prefix} is bypassed, but belongs to pods, services, a VPN or the mesh"
-        ));
+        );
+        case.find(Invariant::BypassIsForeign, message);
     }
 }
 
