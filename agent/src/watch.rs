@@ -49,7 +49,7 @@ pub async fn run(client: Client, shared: Arc<Shared>, namespace: &str, mesh: &st
     tokio::join!(plans, local, foreign);
 }
 
-fn plans_of(shared: &Shared) -> Fold<'_, Plan, String, Arc<NetworkPlan>, fn(Step<'_, Plan>)> {
+fn plans_of(shared: &Shared) -> impl Follower<Plan, Item = Parsed<String, Arc<NetworkPlan>>> {
     Fold {
         what: "NetworkPlans",
         shared,
@@ -57,7 +57,7 @@ fn plans_of(shared: &Shared) -> Fold<'_, Plan, String, Arc<NetworkPlan>, fn(Step
         parse: parse_plan,
         // Only a complete list ends a plan.
         delete: |_, _| Folded::ListAgain,
-        see: |_| (),
+        see: |_: Step<'_, Plan>| (),
     }
 }
 
