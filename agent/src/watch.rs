@@ -12,8 +12,8 @@ use tieline_client::follow::{Config, Deletion, Error, Follower, Pauses, follow};
 use tieline_core::ids::PeerName;
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::peer::AcceptedPeer;
-use tieline_crds::Peer;
 use tieline_crds::convert::{accepted_peer, network_plan};
+use tieline_crds::{NetworkPlan as Plan, Peer};
 
 /// Long: there are as many agents as nodes, and the mesh stands without the API server.
 const PAUSES: Pauses = Pauses {
@@ -25,52 +25,56 @@ const WATCH_SECONDS: u32 = 120;
 
 /// Runs all watches; never returns.
 pub async fn run(client: Client, shared: Arc<Shared>, namespace: &str, mesh: &str, own: &Own) {
-    let plans = Api::<tieline_crds::NetworkPlan>::namespaced(client.clone(), namespace);
-    let local = Api::<Peer>::namespaced(client.clone(), namespace);
-    let foreign = Api::<Peer>::namespaced(client, mesh);
+    let plans_api = Api::<Plan>::namespaced(client.clone(), namespace);
+    let local_api = Api::<Peer>::namespaced(client.clone(), namespace);
+    let foreign_api = Api::<Peer>::namespaced(client, mesh);
     let config = Config::default().timeout(WATCH_SECONDS);
     let mut found = None;
-    let plans = follow(
-        plans,
-        config.clone(),
-        PAUSES,
-        Fold {
-            what: "NetworkPlans",
-            shared: &shared,
-            collection: |index| &mut index.plans,
-            parse: parse_plan,
-            // Only a complete list ends a plan.
-            delete: |_, _| Folded::ListAgain,
-            see: |_: Step<'_, _>| (),
-        },
+    let track_own = |step: Step<'_, Peer>| track(&shared, own, &mut found, &step);
+    let plans = follow(plans_api, config.clone(), PAUSES, plans_of(&shared));
+    let local = peers_of(
+        "Peers of this cluster",
+        &shared,
+        |index| &mut index.local,
+        track_own,
     );
-    let local = follow(
-        local,
-        config.clone(),
-        PAUSES,
-        Fold {
-            what: "Peers of this cluster",
-            shared: &shared,
-            collection: |index| &mut index.local,
-            parse: parse_peer,
-            delete: delete_peer,
-            see: |step: Step<'_, Peer>| track(&shared, own, &mut found, &step),
-        },
+    let foreign = peers_of(
+        "Peers of other clusters",
+        &shared,
+        |index| &mut index.foreign,
+        |_| (),
     );
-    let foreign = follow(
-        foreign,
-        config,
-        PAUSES,
-        Fold {
-            what: "Peers of other clusters",
-            shared: &shared,
-            collection: |index| &mut index.foreign,
-            parse: parse_peer,
-            delete: delete_peer,
-            see: |_: Step<'_, _>| (),
-        },
-    );
+    let local = follow(local_api, config.clone(), PAUSES, local);
+    let foreign = follow(foreign_api, config, PAUSES, foreign);
     tokio::join!(plans, local, foreign);
+}
+
+fn plans_of(shared: &Shared) -> impl Follower<Plan, Item = Parsed<String, Arc<NetworkPlan>>> {
+    Fold {
+        what: "NetworkPlans",
+        shared,
+        collection: |index| &mut index.plans,
+        parse: parse_plan,
+        // Only a complete list ends a plan.
+        delete: |_, _| Folded::ListAgain,
+        see: |_: Step<'_, Plan>| (),
+    }
+}
+
+fn peers_of<'a, S: FnMut(Step<'_, Peer>)>(
+    what: &'static str,
+    shared: &'a Shared,
+    collection: fn(&mut Index) -> &mut Collection<PeerName, AcceptedPeer>,
+    see: S,
+) -> Fold<'a, Peer, PeerName, AcceptedPeer, S> {
+    Fold {
+        what,
+        shared,
+        collection,
+        parse: parse_peer,
+        delete: delete_peer,
+        see,
+    }
 }
 
 /// How the objects of one watch get into the index.
@@ -169,7 +173,7 @@ fn is_refusal(error: &Error) -> bool {
     (400..500).contains(&status.code) && ![408, 410, 429].contains(&status.code)
 }
 
-fn parse_plan(object: &tieline_crds::NetworkPlan) -> Parsed<String, Arc<NetworkPlan>> {
+fn parse_plan(object: &Plan) -> Parsed<String, Arc<NetworkPlan>> {
     match network_plan(object) {
         Ok(plan) => Ok((object.name_any(), Arc::new(plan))),
         Err(error) => Err(Complaint {
@@ -223,3 +227,6 @@ fn track(shared: &Shared, own: &Own, found: &mut Option<OwnPeer>, step: &Step<'_
         Step::Object(_) | Step::Gone(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

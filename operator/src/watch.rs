@@ -76,7 +76,7 @@ pub fn follow_all(
     })
 }
 
-/// How a kind gets into the store. A deletion is believed: what it takes away is withdrawn step by step, each with its own proof.
+/// How a kind gets into the store. A deletion is believed at once, and a kind that is not served is one without objects.
 struct Fold {
     store: Arc<Store>,
     metrics: Metrics,

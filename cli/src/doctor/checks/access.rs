@@ -1,8 +1,9 @@
 //! Who may do what, as the API server's authorizer says.
 
 use super::install::is_installed;
-use super::{Facts, Finding, some};
+use super::{Facts, Finding};
 use crate::doctor::rights::{AGENT_MUST_NOT, Access, Who, actions};
+use tieline_core::plan::listed;
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut all = vec![caller(facts)];
@@ -36,7 +37,7 @@ fn caller(facts: &Facts) -> Finding {
             "you may read what this program looks at, and create ClusterLinks",
         );
     }
-    Finding::warning(ID, format!("you may not: {}", some(denied)))
+    Finding::warning(ID, format!("you may not: {}", listed(denied)))
         .todo("ask an administrator for these, or to run the commands that need them")
 }
 
@@ -69,7 +70,7 @@ fn account(facts: &Facts, who: Who, name: &str) -> Vec<Finding> {
     let mut all = Vec::new();
     if !lacking.is_empty() {
         all.push(
-            Finding::problem(ID, format!("it may not, and must: {}", some(lacking)))
+            Finding::problem(ID, format!("it may not, and must: {}", listed(lacking)))
                 .at(place.clone())
                 .todo("apply the chart's roles and bindings again: helm upgrade …"),
         );
@@ -80,7 +81,7 @@ fn account(facts: &Facts, who: Who, name: &str) -> Vec<Finding> {
                 ID,
                 format!(
                     "it may, and must not: {}. Every node's agent has this credential",
-                    some(excess)
+                    listed(excess)
                 ),
             )
             .at(place.clone())

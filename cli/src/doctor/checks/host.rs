@@ -1,8 +1,9 @@
 //! What agents tell of their nodes: filters that drop forwarded packets, forwarding, reverse-path filter, MTU, clock.
 
 use super::install::node_clock;
-use super::{Facts, Finding, read, some};
+use super::{Facts, Finding, read};
 use tieline_core::host::firewall::let_through;
+use tieline_core::plan::listed;
 use tieline_crds::Peer;
 use tieline_crds::condition::PeerCondition;
 use tieline_crds::peer::HostFacts;
@@ -43,7 +44,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         all.push(
             Finding::unknown(
                 ID,
-                format!("agents do not tell of their hosts: {}", some(silent)),
+                format!("agents do not tell of their hosts: {}", listed(silent)),
             )
             .todo("are these agents running, and of the same version as this program?"),
         );
@@ -103,7 +104,7 @@ fn forward_drops(peer: &Peer) -> Option<Finding> {
     } else {
         let message = format!(
             "other forward chains drop what none of their rules accepts, which Tieline cannot override: {}",
-            some(told)
+            listed(told)
         );
         Finding::problem(ID, message).todo(format!(
             "{}; and keep the rules where that firewall is configured",
@@ -160,7 +161,7 @@ fn underlay(peer: &Peer, host: &HostFacts) -> Vec<Finding> {
         .collect();
     if host.underlay.len() > 1 && !strict.is_empty() {
         all.push(
-            Finding::warning("reverse-path-filter", format!("the node has several ways out, and the reverse-path filter of {} is strict: what comes in by another way than the answer takes is dropped", some(strict)))
+            Finding::warning("reverse-path-filter", format!("the node has several ways out, and the reverse-path filter of {} is strict: what comes in by another way than the answer takes is dropped", listed(strict)))
                 .at(at(peer))
                 .todo("set net.ipv4.conf.all.rp_filter=2 (loose), unless packets always come and go by the same device"),
         );

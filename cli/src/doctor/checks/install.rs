@@ -1,10 +1,11 @@
 //! Kubernetes, our definitions and policies, the operator and the agents, their versions, and clocks.
 
-use super::{Facts, Finding, read, some};
+use super::{Facts, Finding, read};
 use crate::doctor::facts::Kubernetes;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::plan::listed;
 use tieline_crds::SCHEMA_NUMBER;
 
 /// The oldest Kubernetes that works: from 1.32 on, a pod's token always says which node the pod runs on.
@@ -131,7 +132,7 @@ fn definitions(facts: &Facts) -> Vec<Finding> {
     if !missing.is_empty() {
         all.push(lacking(format!(
             "definitions are missing: {}",
-            some(missing)
+            listed(missing)
         )));
     }
     for name in wanted.iter().filter(|name| found.contains_key(*name)) {
@@ -210,7 +211,7 @@ fn policies(facts: &Facts) -> Vec<Finding> {
             all.push(
                 Finding::problem(
                     ID,
-                    format!("admission policies are {what}: {}. Without them a compromised node can speak for others", some(names.iter())),
+                    format!("admission policies are {what}: {}. Without them a compromised node can speak for others", listed(names.iter())),
                 )
                 .todo("apply the chart again: helm upgrade …"),
             );
@@ -376,7 +377,7 @@ fn versions(facts: &Facts) -> Vec<Finding> {
     if by_version.len() > 1 {
         let text: Vec<String> = by_version
             .iter()
-            .map(|(version, nodes)| format!("{version} on {}", some(nodes)))
+            .map(|(version, nodes)| format!("{version} on {}", listed(nodes)))
             .collect();
         all.push(
             Finding::warning(ID, format!("the agents are of different versions: {}", text.join("; ")))
@@ -395,7 +396,7 @@ fn versions(facts: &Facts) -> Vec<Finding> {
                     ID,
                     format!(
                         "the operator is {operator}, and agents are {}",
-                        some(others)
+                        listed(others)
                     ),
                 )
                 .at("Deployment tieline-operator")
@@ -417,7 +418,7 @@ fn versions(facts: &Facts) -> Vec<Finding> {
                 format!(
                     "this program is {}, and what is installed is {}",
                     facts.version,
-                    some(installed.iter())
+                    listed(installed.iter())
                 ),
             )
             .todo(if upgrade_is_ahead(facts) {

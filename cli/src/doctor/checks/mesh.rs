@@ -4,6 +4,7 @@ use super::{Facts, Finding, read};
 use crate::conditions::{is_bad, words};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::plan::listed;
 use tieline_crds::condition::{PeerCondition, Standing};
 use tieline_crds::{Condition, Peer};
 
@@ -171,11 +172,8 @@ fn paths(facts: &Facts) -> Vec<Finding> {
     }
     if !silent.is_empty() {
         all.push(
-            Finding::warning(
-                ID,
-                format!("agents have not reported: {}", super::some(silent)),
-            )
-            .todo("is the agent running there, and does it reach the API server?"),
+            Finding::warning(ID, format!("agents have not reported: {}", listed(silent)))
+                .todo("is the agent running there, and does it reach the API server?"),
         );
     }
     if all.is_empty() && !peers.is_empty() {
@@ -202,7 +200,7 @@ fn endpoints(peer: &Peer) -> String {
         .accepted_endpoints
         .iter()
         .map(|it| it.address.as_str());
-    let text = super::some(all);
+    let text = listed(all);
     if text.is_empty() {
         "no accepted endpoint".to_owned()
     } else {
@@ -241,10 +239,7 @@ fn behind(facts: &Facts) -> Vec<Finding> {
     vec![
         Finding::warning(
             ID,
-            format!(
-                "nodes do not carry the newest plan yet: {}",
-                super::some(late)
-            ),
+            format!("nodes do not carry the newest plan yet: {}", listed(late)),
         )
         .todo("wait a moment and look again; when it lasts, read those agents' logs"),
     ]

@@ -162,19 +162,5 @@ fn read<T>(reading: &Reading<Vec<T>>) -> &[T] {
     reading.as_deref().unwrap_or_default()
 }
 
-/// Names that a message lists before it says how many more there are.
-const LISTED: usize = 5;
-
-/// The first names, and how many more there are.
-fn some<S: ToString>(names: impl IntoIterator<Item = S>) -> String {
-    let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
-    let shown = names.len().min(LISTED);
-    let mut text = names[..shown].join(", ");
-    if names.len() > shown {
-        text.push_str(&format!(" and {} more", names.len() - shown));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,9 @@
 //! A plug-in leaves its traces when its first pod starts, so a node without traces says nothing.
 
 use super::cni::{self, is_named};
-use super::{Facts, Finding, read, some};
+use super::{Facts, Finding, read};
 use std::collections::{BTreeMap, BTreeSet};
+use tieline_core::plan::listed;
 use tieline_crds::peer::PodNetworkFacts;
 
 const ID: &str = "pod-network";
@@ -37,14 +38,14 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let kinds: BTreeSet<Kind> = all.keys().filter_map(Network::kind).collect();
     let mut texts: Vec<String> = all
         .iter()
-        .map(|(network, nodes)| format!("on {}: {network}", some(nodes)))
+        .map(|(network, nodes)| format!("on {}: {network}", listed(nodes)))
         .collect();
     if texts.is_empty() {
         // Agents that do not tell, or nodes without traces: what the API server's objects say is all there is.
         return Vec::new();
     }
     if !bare.is_empty() {
-        texts.push(format!("on {}: no traces yet", some(bare)));
+        texts.push(format!("on {}: no traces yet", listed(bare)));
     }
     let text = texts.join("; ");
     vec![if kinds.len() > 1 {
@@ -134,10 +135,10 @@ impl std::fmt::Display for Network {
         if self.cnis.is_empty() {
             f.write_str("a CNI without traces")?;
         } else {
-            f.write_str(&some(&self.cnis))?;
+            f.write_str(&listed(&self.cnis))?;
         }
         if !self.devices.is_empty() {
-            write!(f, " ({})", some(&self.devices))?;
+            write!(f, " ({})", listed(&self.devices))?;
         }
         if self.masquerade.is_empty() {
             f.write_str(
@@ -145,13 +146,13 @@ impl std::fmt::Display for Network {
             )?;
         } else {
             let chains = self.masquerade.iter().map(|(_, chain)| chain);
-            write!(f, ", masquerade in {}", some(chains))?;
+            write!(f, ", masquerade in {}", listed(chains))?;
         }
         if !self.marked.is_empty() {
             write!(
                 f,
                 ", of marked packets or Services alone in {}",
-                some(&self.marked)
+                listed(&self.marked)
             )?;
         }
         Ok(())

@@ -5,10 +5,11 @@
 
 use super::cni::is_k3s;
 use super::workload::{template, variable, words};
-use super::{Facts, Finding, read, some};
+use super::{Facts, Finding, read};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
+use tieline_core::plan::listed;
 use tieline_crds::Cluster;
 
 /// Field manager of the operator.
@@ -41,7 +42,7 @@ pub(super) fn pod_cidrs(facts: &Facts) -> Vec<Finding> {
     let others: Vec<String> = givers
         .iter()
         .filter(|(manager, _)| **manager != OURS)
-        .map(|(manager, nodes)| format!("{manager} gave {}", some(nodes)))
+        .map(|(manager, nodes)| format!("{manager} gave {}", listed(nodes)))
         .collect();
     let allocating = allocating(facts);
     let mut all = Vec::new();
@@ -63,7 +64,7 @@ pub(super) fn pod_cidrs(facts: &Facts) -> Vec<Finding> {
     }
     let assigned = clusters.iter().any(|cluster| assigns(cluster));
     if !without.is_empty() && !assigned {
-        let message = format!("nodes without podCIDR: {}", some(&without));
+        let message = format!("nodes without podCIDR: {}", listed(&without));
         let how = "let kube-controller-manager give them (--allocate-node-cidrs), or set spec.pods.assign: true in the Cluster, so that Tieline does";
         all.push(if clusters.is_empty() {
             Finding::warning(ID, message).todo(how)
@@ -76,7 +77,7 @@ pub(super) fn pod_cidrs(facts: &Facts) -> Vec<Finding> {
         });
     } else if !without.is_empty() && all.is_empty() {
         all.push(
-            Finding::warning(ID, format!("nodes without podCIDR: {}; Tieline assigns one when a ClusterLink plans the cluster", some(&without)))
+            Finding::warning(ID, format!("nodes without podCIDR: {}; Tieline assigns one when a ClusterLink plans the cluster", listed(&without)))
                 .todo("look at the conditions of the Cluster when this lasts"),
         );
     }

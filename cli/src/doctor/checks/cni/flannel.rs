@@ -1,6 +1,5 @@
 //! flannel, as pods, as a program of the host, or inside k3s.
 
-use super::super::some;
 use super::super::workload::template;
 use super::known::{Cni, DOES_NOT, Known, MASQUERADES, UNSAID};
 use super::traces::Traces;
@@ -8,6 +7,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
+use tieline_core::plan::listed;
 
 pub(super) const FLANNEL: Known = Known {
     name: "flannel",
@@ -36,7 +36,7 @@ fn look(traces: &Traces<'_>) -> Option<Cni> {
         .filter_map(|node| node.annotations().get(BACKEND))
         .collect();
     if !backends.is_empty() {
-        name.push_str(&format!(" ({})", some(backends)));
+        name.push_str(&format!(" ({})", listed(backends)));
     }
     let masquerade = match set {
         _ if k3s => MASQUERADES,

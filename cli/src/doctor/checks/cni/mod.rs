@@ -16,9 +16,10 @@ mod ovn;
 mod traces;
 mod weave;
 
-use super::{Facts, Finding, some};
+use super::{Facts, Finding};
 use known::{Cni, Known};
 use std::collections::BTreeSet;
+use tieline_core::plan::listed;
 use traces::Traces;
 
 pub(super) use flannel::is_k3s;
@@ -59,7 +60,7 @@ pub(super) fn check(facts: &Facts, seen: &BTreeSet<&str>) -> Vec<Finding> {
                 ID,
                 format!(
                     "several CNIs left traces: {}",
-                    some(found.iter().map(|cni| &cni.name))
+                    listed(found.iter().map(|cni| &cni.name))
                 ),
             )
             .todo("make sure that only one of them gives pods their addresses"),
@@ -89,7 +90,7 @@ fn not_recognised(seen: &BTreeSet<&str>, traces: &Traces<'_>) -> Vec<Finding> {
             ID,
             format!(
                 "the nodes have traces of {}; where pods take their addresses from is not written where this program reads, and must be Node.spec.podCIDRs",
-                some(seen)
+                listed(seen)
             ),
         )]
     } else {
