@@ -64,9 +64,9 @@ fn plans_of(shared: &Shared) -> impl Follower<Plan, Item = Parsed<String, Arc<Ne
 fn peers_of<'a, S: FnMut(Step<'_, Peer>)>(
     what: &'static str,
     shared: &'a Shared,
-    collection: fn(&mut Index) -> &mut Collection<PeerName, AcceptedPeer>,
+    collection: fn(&mut Index) -> &mut Collection<PeerName, Arc<AcceptedPeer>>,
     see: S,
-) -> Fold<'a, Peer, PeerName, AcceptedPeer, S> {
+) -> Fold<'a, Peer, PeerName, Arc<AcceptedPeer>, S> {
     Fold {
         what,
         shared,
