@@ -91,13 +91,13 @@ impl Ledgers {
             head = Stored::empty(head.lineage).head;
             self.begun.get_or_insert(name.to_string());
         } else {
-            for slice in next.slices.all() {
-                let object = convert::ledger_slice_object(name, slice);
-                // One that was stored by a pass that ended early is as good as a new one.
-                if index.ledgers.get(&object.name_any()).is_none() {
-                    self.steps[level].push(Write::Ledger(Box::new(object)));
-                }
-            }
+            // One that was stored by a pass that ended early is as good as a new one.
+            let new = next.slices.all().iter().filter(|slice| {
+                let name = convert::ledger_slice_name(name, slice.id());
+                index.ledgers.get(&name).is_none()
+            });
+            let objects = new.map(|slice| convert::ledger_slice_object(name, slice));
+            self.steps[level].extend(objects.map(|object| Write::Ledger(Box::new(object))));
         }
         let mut object = convert::ledger_head_object(name, &head);
         if let Some(held) = held {

@@ -128,7 +128,13 @@ pub fn ledger_slice_object(name: &LedgerName, slice: &Slice) -> AddressLedger {
         grants: slice.grants().iter().map(grant_spec).collect(),
         slices: Vec::new(),
     };
-    AddressLedger::new(&format!("{name}.{}", slice.id()), spec)
+    AddressLedger::new(&ledger_slice_name(name, slice.id()), spec)
+}
+
+/// Name of the AddressLedger that holds a slice.
+#[must_use]
+pub fn ledger_slice_name(name: &LedgerName, id: &SliceId) -> String {
+    format!("{name}.{id}")
 }
 
 /// A whole ledger as one AddressLedger, for people to read. It may be larger than what an API server takes.

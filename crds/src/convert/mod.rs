@@ -19,7 +19,8 @@ mod plan;
 
 pub use fleet::{cluster, link, node, service_cidr, site, vpn};
 pub use ledger::{
-    ledger_head, ledger_head_object, ledger_object, ledger_slice, ledger_slice_object,
+    ledger_head, ledger_head_object, ledger_object, ledger_slice, ledger_slice_name,
+    ledger_slice_object,
 };
 pub use ledgers::{LedgerReader, LostSlices, StoredLedgers};
 pub use peer::{accepted_peer, claim, peer_spec, peer_status};
