@@ -31,6 +31,30 @@ pub(crate) fn differences<'a, K: Ord, V>(
     })
 }
 
+/// Values that only one of two sorted lists has, each with its side.
+pub(crate) fn sorted_differences<'a, T: Ord>(
+    one: &'a [T],
+    other: &'a [T],
+) -> impl Iterator<Item = (Option<&'a T>, Option<&'a T>)> {
+    let mut ones = one.iter().peekable();
+    let mut others = other.iter().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let order = match (ones.peek(), others.peek()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(one), Some(other)) => one.cmp(other),
+            };
+            match order {
+                Ordering::Less => return Some((ones.next(), None)),
+                Ordering::Greater => return Some((None, others.next())),
+                Ordering::Equal => drop((ones.next(), others.next())),
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -227,7 +227,7 @@ fn node(
             Some(node) => drop(world.fleet.nodes.insert(id.clone(), node)),
             None => drop(world.fleet.nodes.remove(&id)),
         }
-        folded.replan.insert(id.cluster.clone());
+        folded.replan.insert(id.clone());
     }
     folded.touched.nodes.insert(id);
     Ok(())

@@ -39,17 +39,17 @@ impl Planning {
         (Self { planner }, findings)
     }
 
-    /// Plans again after only nodes of these clusters came, left or changed. What was proposed last has been stored.
+    /// Plans again after only these nodes came, left or changed. What was proposed last has been stored.
     pub fn nodes_changed(
         &mut self,
         fleet: &Fleet,
-        clusters: &BTreeSet<ClusterName>,
+        nodes: &BTreeSet<NodeId>,
     ) -> (Replanned, Vec<Finding>) {
         let report = self.proposal().report.clone();
-        self.planner.nodes_changed(fleet, clusters);
+        self.planner.nodes_changed(fleet, nodes);
         let planner = &self.planner;
         let (before, touched) = (planner.before(), planner.touched());
-        let findings = check::touched(fleet, before, planner.proposal(), touched);
+        let findings = check::touched(fleet, before, planner.proposal(), touched, nodes);
         let mut found = Replanned {
             nodes: touched.nodes.clone(),
             noticed: noticed(&report, &planner.proposal().report),

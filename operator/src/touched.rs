@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tieline_core::ids::{ClusterName, LinkName, NodeId, PeerName};
+use tieline_core::ids::{LinkName, NodeId, PeerName};
 use tieline_core::ledger::{Ledger, LedgerName};
 use tieline_core::network_plan::NetworkPlan;
 use tieline_core::plan::Proposal;
@@ -102,6 +102,6 @@ pub struct Whole(pub &'static str);
 pub struct Folded {
     /// Nodes that came, left or changed, themselves or by their Peer.
     pub touched: Touched,
-    /// Clusters whose nodes the planner would read otherwise than before.
-    pub replan: BTreeSet<ClusterName>,
+    /// Nodes that the planner would read otherwise than before.
+    pub replan: BTreeSet<NodeId>,
 }

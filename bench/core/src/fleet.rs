@@ -68,7 +68,7 @@ pub fn cluster(number: u32) -> Result<ClusterName> {
 ///
 /// # Errors
 /// Never for a `u32`.
-pub fn join(fleet: &mut Fleet, cluster: &ClusterName, number: u32) -> Result<()> {
+pub fn join(fleet: &mut Fleet, cluster: &ClusterName, number: u32) -> Result<NodeId> {
     let id = NodeId {
         cluster: cluster.clone(),
         node: NodeName::new(format!("n{number:06}"))?,
@@ -77,8 +77,8 @@ pub fn join(fleet: &mut Fleet, cluster: &ClusterName, number: u32) -> Result<()>
         ready: true,
         ..Node::default()
     };
-    fleet.nodes.insert(id, node);
-    Ok(())
+    fleet.nodes.insert(id.clone(), node);
+    Ok(id)
 }
 
 /// The beginning of a history.

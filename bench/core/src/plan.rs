@@ -24,8 +24,7 @@ pub(crate) fn measure() -> Result<()> {
     let mut planner = Planner::new(&fleet, nothing);
     for number in 0..SAMPLES as u32 {
         let cluster = cluster(CLUSTERS / 2 + number)?;
-        join(&mut fleet, &cluster, NODES)?;
-        let changed = BTreeSet::from([cluster]);
+        let changed = BTreeSet::from([join(&mut fleet, &cluster, NODES)?]);
         let start = Instant::now();
         planner.nodes_changed(&fleet, &changed);
         let findings = touched(
@@ -33,6 +32,7 @@ pub(crate) fn measure() -> Result<()> {
             planner.before(),
             planner.proposal(),
             planner.touched(),
+            &changed,
         );
         let time = start.elapsed();
         ensure!(findings.is_empty(), "{} findings", findings.len());

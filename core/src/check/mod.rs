@@ -22,8 +22,10 @@ pub use case::Finding;
 pub use invariant::Invariant;
 
 use crate::fleet::Fleet;
+use crate::ids::NodeId;
 use crate::plan::{Before, Proposal, Touched};
 use case::Case;
+use std::collections::BTreeSet;
 
 /// All broken invariants of a proposal, sorted; empty: it may be written.
 #[must_use]
@@ -35,12 +37,14 @@ pub fn check(fleet: &Fleet, before: &Before, proposal: &Proposal) -> Vec<Finding
 }
 
 /// Broken invariants where a planner that was carried on has touched something; the rest was proved before and is the same.
+/// `changed`: the nodes of `fleet` that are others than at the last proof.
 #[must_use]
 pub fn touched(
     fleet: &Fleet,
     before: &Before,
     proposal: &Proposal,
     touched: &Touched,
+    changed: &BTreeSet<NodeId>,
 ) -> Vec<Finding> {
     if touched.everything {
         return check(fleet, before, proposal);
@@ -54,7 +58,12 @@ pub fn touched(
         hub::check(&mut case);
     }
     for cluster in &touched.clusters {
-        cluster::check(&mut case, cluster);
+        let nodes = touched.nodes.iter().chain(changed);
+        let nodes = nodes.filter(|id| id.cluster == *cluster).collect();
+        let proved = touched.singly && cluster::check_singly(&mut case, cluster, &nodes);
+        if !proved {
+            cluster::check(&mut case, cluster);
+        }
     }
     case.findings()
 }

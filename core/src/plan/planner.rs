@@ -4,13 +4,14 @@
 //! It holds its last proposal, and of every cluster what it holds and offers. The whole pass, [`plan`], is the resync and the
 //! measure: after every change the proposal is the one that a whole pass over the same fleet would have made.
 
+use super::cluster::{Room, Standing};
 use super::kept::kept_nodes;
 use super::proposal::{Before, NodePlan, Proposal};
 use super::report::Reporter;
-use super::single::{Pass, Planned, Settled, alone, node_addresses, run};
+use super::single::{Pass, Planned, Settled, alone, node_addresses, run, wish};
 use super::withheld;
 use crate::cidr::PrefixSet;
-use crate::fleet::{Fleet, Mode};
+use crate::fleet::{Fleet, Mode, Node};
 use crate::ids::{ClusterName, LinkName, NodeId};
 use crate::ledger::{LedgerName, Ledgers};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,8 +33,10 @@ pub struct Touched {
     pub everything: bool,
     /// Whether the hub's level was: its ledger and the network plans.
     pub hub: bool,
-    /// Clusters that were planned anew.
+    /// Clusters whose ledger or nodes may be others than before.
     pub clusters: BTreeSet<ClusterName>,
+    /// Whether each node was settled by itself, without a look at the others of its cluster.
+    pub singly: bool,
     /// Nodes whose plan came, went or changed; not told where everything was planned anew.
     pub nodes: BTreeSet<NodeId>,
 }
@@ -79,15 +82,15 @@ impl Planner {
         &self.touched
     }
 
-    /// Carries the proposal on. All of it has been stored, and since then `fleet` has changed in nodes of these clusters alone.
-    pub fn nodes_changed(&mut self, fleet: &Fleet, clusters: &BTreeSet<ClusterName>) {
+    /// Carries the proposal on. All of it has been stored, and since then `fleet` has changed in these nodes alone.
+    pub fn nodes_changed(&mut self, fleet: &Fleet, nodes: &BTreeSet<NodeId>) {
         self.store();
         // What is only shown is computed on top of everything else.
         let shown = fleet.links.values().any(|link| link.mode == Mode::Plan);
         let carried = if shown {
             None
         } else {
-            self.state.carry_on(fleet, &self.before, clusters)
+            self.state.carry_on(fleet, &self.before, nodes)
         };
         match carried {
             Some(touched) => self.touched = touched,
@@ -125,6 +128,8 @@ struct State {
     pools: PrefixSet,
     /// Addresses of nodes inside pools, which blocks avoid.
     addresses: BTreeMap<ClusterName, BTreeSet<IpAddr>>,
+    /// What is free in clusters, where that was asked for since they were planned.
+    rooms: BTreeMap<ClusterName, Room>,
 }
 
 impl State {
@@ -157,13 +162,96 @@ impl State {
             hub: Reporter::default(),
             pools: pass.hub.pools.clone(),
             addresses: node_addresses(&pass.hub.pools, fleet.nodes.iter()),
+            rooms: BTreeMap::new(),
         };
         state.take_in(pass, &mut Touched::default());
         state
     }
 
-    /// Plans clusters whose nodes have changed. None: everything has to be planned.
+    /// Plans what follows from changed nodes: from them alone, from their clusters, or with the hub. None: everything has to be planned.
     fn carry_on(
+        &mut self,
+        fleet: &Fleet,
+        before: &Before,
+        changed: &BTreeSet<NodeId>,
+    ) -> Option<Touched> {
+        if let Some(touched) = self.settle(fleet, before, changed) {
+            return Some(touched);
+        }
+        let clusters: BTreeSet<ClusterName> = changed.iter().map(|id| id.cluster.clone()).collect();
+        self.replan(fleet, before, &clusters)
+    }
+
+    /// Settles nodes one by one, in clusters that have room for them. None: their clusters have to be planned; nothing has changed yet.
+    fn settle(
+        &mut self,
+        fleet: &Fleet,
+        before: &Before,
+        changed: &BTreeSet<NodeId>,
+    ) -> Option<Touched> {
+        let mut found = Vec::new();
+        let mut rest = changed.iter().peekable();
+        while let Some(first) = rest.peek() {
+            let (name, settled) = self.settled.get_key_value(&first.cluster)?;
+            let own = std::iter::from_fn(|| rest.next_if(|id| id.cluster == *name));
+            let own: Vec<_> = own.map(|id| (id, fleet.nodes.get(id))).collect();
+            if own.iter().any(|(id, node)| self.is_in_pools(id, *node)) {
+                return None;
+            }
+            let standing = Standing {
+                wish: wish(fleet, name, settled)?,
+                holdings: &settled.holdings,
+                offer: &settled.offer,
+                ledger: before.ledgers.get(&LedgerName::Cluster(name.clone()))?,
+                nodes: &self.proposal.nodes,
+            };
+            let room = match self.rooms.remove(name) {
+                Some(room) => Some(room),
+                None => Room::of(&standing).filter(|_| !settled.wanting),
+            };
+            let mut room = room?;
+            let changes = room.settle(&standing, &own)?;
+            found.push((name.clone(), room, changes));
+        }
+        let mut touched = Touched {
+            singly: true,
+            ..Touched::default()
+        };
+        for (name, room, changes) in found {
+            for (id, plan) in changes.nodes {
+                if self.proposal.nodes.get(&id) == plan.as_ref() {
+                    continue;
+                }
+                touched.nodes.insert(id.clone());
+                match plan {
+                    Some(plan) => drop(self.proposal.nodes.insert(id, plan)),
+                    None => drop(self.proposal.nodes.remove(&id)),
+                }
+            }
+            if let Some(ledger) = changes.ledger {
+                let key = LedgerName::Cluster(name.clone());
+                self.proposal.ledgers.insert(key, ledger);
+            }
+            touched.clusters.insert(name.clone());
+            self.rooms.insert(name, room);
+        }
+        Some(touched)
+    }
+
+    /// Whether an address of a node lies in a pool, now or before: blocks avoid these.
+    fn is_in_pools(&self, id: &NodeId, node: Option<&Node>) -> bool {
+        let now = node.into_iter().flat_map(|node| &node.addresses);
+        let before = self
+            .proposal
+            .nodes
+            .get(id)
+            .into_iter()
+            .flat_map(|it| &it.addresses);
+        let mut all = now.chain(before);
+        all.any(|(address, _)| self.pools.contains_address(*address))
+    }
+
+    fn replan(
         &mut self,
         fleet: &Fleet,
         before: &Before,
@@ -257,6 +345,7 @@ impl State {
             let said = self.settled.get(&name).map(|it| &it.offer.report);
             spoken |= said.is_some_and(|said| *said != settled.offer.report);
             touched.clusters.insert(name.clone());
+            self.rooms.remove(&name);
             self.settled.insert(name, settled);
         }
         if spoken {
@@ -335,6 +424,8 @@ impl Settled {
     fn is_same_to_the_hub(&self, other: &Self) -> bool {
         let (own, others) = (&self.offer, &other.offer);
         self.sites == other.sites
+            // What a cluster goes without is told by the hub.
+            && self.wanting == other.wanting
             && own.segments == others.segments
             && own.clashes == others.clashes
             && own.missing == others.missing

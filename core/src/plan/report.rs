@@ -45,6 +45,11 @@ impl Reporter {
         self.waiting.insert(notice(about, link, reason, message));
     }
 
+    /// Whether there is nothing to say.
+    pub(super) fn is_empty(&self) -> bool {
+        self.refusals.is_empty() && self.waiting.is_empty()
+    }
+
     /// What another part of the planner has to say.
     pub(super) fn add(&mut self, other: &Self) {
         self.refusals.extend(other.refusals.iter().cloned());

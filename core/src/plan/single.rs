@@ -74,15 +74,7 @@ pub(super) fn alone<'a>(
     settled: &'a Settled,
     nodes: &mut Vec<(NodeId, NodePlan)>,
 ) -> Option<Planned> {
-    let spec = fleet.links.get(&settled.link)?;
-    let wish = Wish {
-        at: 0,
-        name: cluster,
-        cluster: fleet.clusters.get(cluster)?,
-        link: &settled.link,
-        addressing: &spec.addressing,
-        topology: &spec.topology,
-    };
+    let wish = wish(fleet, cluster, settled)?;
     let mut part = Part::open(before, wish, fleet.nodes_of(cluster));
     let draft = &mut part.draft;
     let holdings = &settled.holdings;
@@ -94,6 +86,23 @@ pub(super) fn alone<'a>(
         return None;
     }
     Some(part.close(before, holdings.clone(), nodes))
+}
+
+/// What users want of a settled cluster.
+pub(super) fn wish<'a>(
+    fleet: &'a Fleet,
+    cluster: &'a ClusterName,
+    settled: &'a Settled,
+) -> Option<Wish<'a>> {
+    let spec = fleet.links.get(&settled.link)?;
+    Some(Wish {
+        at: 0,
+        name: cluster,
+        cluster: fleet.clusters.get(cluster)?,
+        link: &settled.link,
+        addressing: &spec.addressing,
+        topology: &spec.topology,
+    })
 }
 
 /// A cluster while it is planned.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tieline_core::check;
 use tieline_core::cidr::{Family, Prefix};
 use tieline_core::fleet::{Fleet, Granularity, Mode, PerFamily, SiteRule, SiteSource};
-use tieline_core::ids::{ClusterName, NodeId};
+use tieline_core::ids::NodeId;
 use tieline_core::ledger::{LedgerName, Owner, State, Use};
 use tieline_core::notice::About;
 use tieline_core::peer::Scope;
@@ -202,6 +202,19 @@ fn node_event() -> impl Strategy<Value = Event> {
         2 => (c, n, any::<u8>(), any::<bool>(), any::<bool>())
             .prop_map(|(cluster, node, last, public, ready)| Event::Address { cluster, node, last, public, ready }),
         4 => Just(Event::Written),
+    ]
+}
+
+/// One of a cluster in which nobody is in trouble.
+fn calm_event() -> impl Strategy<Value = Event> {
+    let (c, n) = (0..2_usize, 0..NODES.len());
+    prop_oneof![
+        5 => (c.clone(), n.clone(), 0..2_usize)
+            .prop_map(|(cluster, node, label)| Event::Join { cluster, node, label, pod_cidrs: 0 }),
+        1 => (c.clone(), n.clone()).prop_map(|(cluster, node)| Event::Leave { cluster, node }),
+        2 => (c, n, any::<u8>(), any::<bool>(), any::<bool>())
+            .prop_map(|(cluster, node, last, public, ready)| Event::Address { cluster, node, last, public, ready }),
+        2 => Just(Event::Written),
     ]
 }
 
@@ -598,12 +611,12 @@ fn run(events: &[Event]) {
     assert!(families.count() <= 2 * last.nodes.len());
 }
 
-/// Clusters whose nodes differ between two fleets.
-fn changed_clusters(one: &Fleet, other: &Fleet) -> BTreeSet<ClusterName> {
-    let differ = |a: &Fleet, b: &Fleet| -> BTreeSet<ClusterName> {
+/// Nodes that differ between two fleets.
+fn changed_nodes(one: &Fleet, other: &Fleet) -> BTreeSet<NodeId> {
+    let differ = |a: &Fleet, b: &Fleet| -> BTreeSet<NodeId> {
         let nodes = a.nodes.iter();
         let differ = nodes.filter(|(id, node)| b.nodes.get(*id) != Some(*node));
-        differ.map(|(id, _)| id.cluster.clone()).collect()
+        differ.map(|(id, _)| id.clone()).collect()
     };
     let mut changed = differ(one, other);
     changed.extend(differ(other, one));
@@ -611,10 +624,10 @@ fn changed_clusters(one: &Fleet, other: &Fleet) -> BTreeSet<ClusterName> {
 }
 
 /// What a planner that is carried on proposes is what a whole pass proposes, and it says what it touched.
-fn carry_on(events: &[Event]) -> [usize; 3] {
+fn carry_on(events: &[Event]) -> [usize; 5] {
     let mut world = beginning();
     let mut planner = Planner::new(&world.fleet, world.before.clone());
-    let mut ways = [0; 3];
+    let mut ways = [0; 5];
     for event in events {
         let last = planner.proposal().clone();
         let fleet = world.fleet.clone();
@@ -623,8 +636,8 @@ fn carry_on(events: &[Event]) -> [usize; 3] {
         let only_nodes = world.fleet == fleet;
         world.fleet.nodes = nodes;
         world.before = written(&world.before, &last);
+        let changed = changed_nodes(&fleet, &world.fleet);
         if only_nodes {
-            let changed = changed_clusters(&fleet, &world.fleet);
             planner.nodes_changed(&world.fleet, &changed);
         } else {
             planner = Planner::new(&world.fleet, world.before.clone());
@@ -633,13 +646,18 @@ fn carry_on(events: &[Event]) -> [usize; 3] {
         assert_same(&whole, planner.proposal(), "carried on, it is another plan");
         assert_eq!(planner.before(), &world.before);
         let touched = planner.touched();
-        let findings = check::touched(&world.fleet, &world.before, &whole, touched);
+        let findings = check::touched(&world.fleet, &world.before, &whole, touched, &changed);
         assert_eq!(findings, []);
         if touched.everything {
             ways[0] += 1;
             continue;
         }
-        ways[if touched.hub { 1 } else { 2 }] += 1;
+        ways[match (touched.hub, touched.singly) {
+            (true, _) => 1,
+            (false, false) => 2,
+            (false, true) if whole.ledgers == last.ledgers => 3,
+            (false, true) => 4,
+        }] += 1;
         assert!(
             touched.hub
                 || (whole.plans == last.plans
@@ -661,22 +679,27 @@ fn carry_on(events: &[Event]) -> [usize; 3] {
 }
 
 #[test]
-fn a_planner_that_is_carried_on_proposes_what_a_whole_pass_proposes_over_200_histories() {
+fn a_planner_that_is_carried_on_proposes_what_a_whole_pass_proposes_over_400_histories() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     // Twice as many events of nodes as the other histories have.
     let step = prop_oneof![event(), node_event()];
-    let histories = prop::collection::vec(step, 20..60);
-    let mut ways = [0; 3];
-    for _ in 0..200 {
-        let events = histories.new_tree(&mut runner).unwrap().current();
-        for (sum, more) in ways.iter_mut().zip(carry_on(&events)) {
+    let wild = prop::collection::vec(step, 20..60);
+    let calm = prop::collection::vec(calm_event(), 20..60);
+    let mut ways = [0; 5];
+    for number in 0..400 {
+        let tree = if number % 2 == 0 {
+            wild.new_tree(&mut runner).map(|tree| tree.current())
+        } else {
+            calm.new_tree(&mut runner).map(|tree| tree.current())
+        };
+        for (sum, more) in ways.iter_mut().zip(carry_on(&tree.unwrap())) {
             *sum += more;
         }
     }
     assert!(
         ways.iter().all(|way| *way > 500),
-        "whole, hub, cluster alone: {ways:?}"
+        "whole, hub, cluster alone, nodes alone, these with another ledger: {ways:?}"
     );
 }
 

@@ -3,6 +3,7 @@
 mod ledger;
 mod nodes;
 mod segments;
+mod singly;
 mod view;
 
 use super::case::Case;
@@ -11,6 +12,8 @@ use crate::ids::{ClusterName, NodeId};
 use crate::ledger::LedgerName;
 use crate::plan::NodePlan;
 use view::{Cluster, shares};
+
+pub(super) use singly::check as check_singly;
 
 /// Proves it of every cluster that has a ledger, a node or a link. Everything is in order of cluster, so each list is walked once.
 pub(super) fn check_all(case: &mut Case<'_>) {

@@ -119,10 +119,7 @@ fn gateways(
             .binary_search_by(|(other, _)| (*other).cmp(id));
         let labels = at.ok().map(|at| &cluster.objects[at].1.labels);
         let is_selected = match (selector, labels) {
-            (Some(selector), Some(labels)) => {
-                let mut wanted = selector.iter();
-                wanted.all(|(key, value)| labels.get(key).is_some_and(|own| own == value))
-            }
+            (Some(selector), Some(labels)) => chosen(selector, labels),
             _ => false,
         };
         if plan.granularity == Granularity::Site && !is_selected {
@@ -135,8 +132,17 @@ fn gateways(
     }
 }
 
+/// Whether labels are those that a selector asks for.
+pub(super) fn chosen(
+    selector: &BTreeMap<String, String>,
+    labels: &BTreeMap<String, String>,
+) -> bool {
+    let mut wanted = selector.iter();
+    wanted.all(|(key, value)| labels.get(key).is_some_and(|own| own == value))
+}
+
 /// The cluster's segments. Their names begin with the cluster's and a dot, which no other cluster's do.
-fn own_segments<'a>(
+pub(super) fn own_segments<'a>(
     plan: &'a NetworkPlan,
     cluster: &'a ClusterName,
 ) -> impl Iterator<Item = &'a Segment> {
