@@ -5,14 +5,15 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tieline_core::check;
 use tieline_core::cidr::{Family, Prefix};
 use tieline_core::fleet::{Fleet, Granularity, Mode, PerFamily, SiteRule, SiteSource};
 use tieline_core::ids::NodeId;
-use tieline_core::ledger::{LedgerName, Owner, State, Use};
+use tieline_core::ledger::{Ledger, LedgerName, Owner, State, Use};
 use tieline_core::notice::About;
 use tieline_core::peer::Scope;
-use tieline_core::plan::{Planner, Proposal, plan};
+use tieline_core::plan::{NodePlan, Planner, Proposal, Touched, plan};
 
 const LINKS: [&str; 2] = ["acme", "beta"];
 const CLUSTERS: [&str; 4] = ["a", "b", "c", "d"];
@@ -623,12 +624,54 @@ fn changed_nodes(one: &Fleet, other: &Fleet) -> BTreeSet<NodeId> {
     changed
 }
 
+/// What a planner with a fault could propose instead, about the nodes that it touched and about others.
+fn breakages(proposal: &Proposal, touched: &Touched) -> Vec<Proposal> {
+    let mut broken = Vec::new();
+    if !touched.singly {
+        return broken;
+    }
+    for name in touched.clusters.iter().cloned().map(LedgerName::Cluster) {
+        let grants = proposal.ledgers.get(&name).map_or(0, |it| it.grants.len());
+        let mut with = |change: &dyn Fn(&mut Ledger)| {
+            let mut other = proposal.clone();
+            if let Some(ledger) = other.ledgers.get_mut(&name) {
+                let ledger = Arc::make_mut(ledger);
+                change(ledger);
+                ledger.grants.sort();
+                broken.push(other);
+            }
+        };
+        with(&|ledger| ledger.revision -= 1);
+        with(&|ledger| ledger.parents = Default::default());
+        for at in (0..grants).step_by(grants / 3 + 1) {
+            with(&|ledger| drop(ledger.grants.remove(at)));
+            with(&|ledger| ledger.grants[at].state = State::Released);
+            with(&|ledger| ledger.grants[at].prefix = ledger.grants[grants - 1 - at].prefix);
+            with(&|ledger| ledger.grants[at].owner = ledger.grants[grants - 1 - at].owner.clone());
+        }
+    }
+    for id in &touched.nodes {
+        let mut with = |change: &dyn Fn(&mut NodePlan)| {
+            let mut other = proposal.clone();
+            if let Some(node) = other.nodes.get_mut(id) {
+                change(node);
+                broken.push(other);
+            }
+        };
+        with(&|node| node.pod_cidrs.clear());
+        with(&|node| node.mesh_addresses.clear());
+        with(&|node| node.gateway_rank = Some(3));
+        with(&|node| node.site = SITES[2].parse().unwrap());
+    }
+    broken
+}
+
 /// What a planner that is carried on proposes is what a whole pass proposes, and it says what it touched.
-fn carry_on(events: &[Event]) -> [usize; 5] {
+fn carry_on(events: &[Event]) -> [usize; 6] {
     let mut world = beginning();
     let mut planner = Planner::new(&world.fleet, world.before.clone());
-    let mut ways = [0; 5];
-    for event in events {
+    let mut ways = [0; 6];
+    for (steps, event) in events.iter().enumerate() {
         let last = planner.proposal().clone();
         let fleet = world.fleet.clone();
         apply(&mut world, event, &last);
@@ -648,6 +691,15 @@ fn carry_on(events: &[Event]) -> [usize; 5] {
         let touched = planner.touched();
         let findings = check::touched(&world.fleet, &world.before, &whole, touched, &changed);
         assert_eq!(findings, []);
+        // These cost much more than what they are about.
+        let broken =
+            (whole.ledgers != last.ledgers && steps % 3 == 0).then(|| breakages(&whole, touched));
+        for broken in broken.into_iter().flatten() {
+            let all = check::check(&world.fleet, &world.before, &broken);
+            let some = check::touched(&world.fleet, &world.before, &broken, touched, &changed);
+            assert_eq!(some.is_empty(), all.is_empty(), "{all:?}");
+            ways[5] += usize::from(!all.is_empty());
+        }
         if touched.everything {
             ways[0] += 1;
             continue;
@@ -686,7 +738,7 @@ fn a_planner_that_is_carried_on_proposes_what_a_whole_pass_proposes_over_400_his
     let step = prop_oneof![event(), node_event()];
     let wild = prop::collection::vec(step, 20..60);
     let calm = prop::collection::vec(calm_event(), 20..60);
-    let mut ways = [0; 5];
+    let mut ways = [0; 6];
     for number in 0..400 {
         let tree = if number % 2 == 0 {
             wild.new_tree(&mut runner).map(|tree| tree.current())
@@ -699,7 +751,7 @@ fn a_planner_that_is_carried_on_proposes_what_a_whole_pass_proposes_over_400_his
     }
     assert!(
         ways.iter().all(|way| *way > 500),
-        "whole, hub, cluster alone, nodes alone, these with another ledger: {ways:?}"
+        "whole, hub, cluster alone, nodes alone, these with another ledger, faults that are found: {ways:?}"
     );
 }
 
