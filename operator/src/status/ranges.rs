@@ -102,17 +102,18 @@ impl SiteRanges {
 
 /// What a cluster's ledger gives to sites for pods.
 pub(super) fn chunks(cluster: &ClusterName, decided: &Decided) -> BTreeMap<SiteName, PrefixSet> {
-    let mut by_site: BTreeMap<SiteName, PrefixSet> = BTreeMap::new();
+    let mut by_site: BTreeMap<&SiteName, Vec<Prefix>> = BTreeMap::new();
     let name = LedgerName::Cluster(cluster.clone());
     let ledger = decided.proposal().ledgers.get(&name);
     let grants = ledger.iter().flat_map(|ledger| &ledger.grants);
     for grant in grants.filter(|it| it.used_for == Use::Pod && it.state != State::Released) {
         if let Owner::Site(site) = &grant.owner {
-            let of_site = by_site.entry(site.clone()).or_default();
-            of_site.insert(grant.prefix);
+            by_site.entry(site).or_default().push(grant.prefix);
         }
     }
-    by_site
+    let sets = by_site.into_iter();
+    sets.map(|(site, chunks)| (site.clone(), chunks.into()))
+        .collect()
 }
 
 /// Every cluster's blocks for pods; without a hub's ledger there are none.
