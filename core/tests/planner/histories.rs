@@ -206,16 +206,19 @@ fn node_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// One of a cluster in which nobody is in trouble.
+/// One of a cluster in which hardly anybody is in trouble.
 fn calm_event() -> impl Strategy<Value = Event> {
     let (c, n) = (0..2_usize, 0..NODES.len());
+    let strange = prop_oneof![15 => Just(0), 1 => 0..POD_CIDRS.len()];
     prop_oneof![
-        5 => (c.clone(), n.clone(), 0..2_usize)
-            .prop_map(|(cluster, node, label)| Event::Join { cluster, node, label, pod_cidrs: 0 }),
-        1 => (c.clone(), n.clone()).prop_map(|(cluster, node)| Event::Leave { cluster, node }),
-        2 => (c, n, any::<u8>(), any::<bool>(), any::<bool>())
+        10 => (c.clone(), n.clone(), 0..2_usize, strange)
+            .prop_map(|(cluster, node, label, pod_cidrs)| Event::Join { cluster, node, label, pod_cidrs }),
+        2 => (c.clone(), n.clone()).prop_map(|(cluster, node)| Event::Leave { cluster, node }),
+        1 => (c.clone(), n.clone(), 0..2_usize)
+            .prop_map(|(cluster, node, label)| Event::Label { cluster, node, label }),
+        4 => (c, n, any::<u8>(), any::<bool>(), any::<bool>())
             .prop_map(|(cluster, node, last, public, ready)| Event::Address { cluster, node, last, public, ready }),
-        2 => Just(Event::Written),
+        4 => Just(Event::Written),
     ]
 }
 
@@ -667,8 +670,9 @@ fn breakages(proposal: &Proposal, touched: &Touched) -> Vec<Proposal> {
 }
 
 /// What a planner that is carried on proposes is what a whole pass proposes, and it says what it touched.
-fn carry_on(events: &[Event]) -> [usize; 6] {
+fn carry_on(events: &[Event], gateways: u8) -> [usize; 6] {
     let mut world = beginning();
+    world.link("acme", &[]).topology.gateways_per_site = gateways;
     let mut planner = Planner::new(&world.fleet, world.before.clone());
     let mut ways = [0; 6];
     for (steps, event) in events.iter().enumerate() {
@@ -731,7 +735,7 @@ fn carry_on(events: &[Event]) -> [usize; 6] {
 }
 
 #[test]
-fn a_planner_that_is_carried_on_proposes_what_a_whole_pass_proposes_over_400_histories() {
+fn a_planner_that_is_carried_on_proposes_what_a_whole_pass_proposes_over_300_histories() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     // Twice as many events of nodes as the other histories have.
@@ -739,18 +743,21 @@ fn a_planner_that_is_carried_on_proposes_what_a_whole_pass_proposes_over_400_his
     let wild = prop::collection::vec(step, 20..60);
     let calm = prop::collection::vec(calm_event(), 20..60);
     let mut ways = [0; 6];
-    for number in 0..400 {
-        let tree = if number % 2 == 0 {
+    for number in 0..300_u16 {
+        let tree = if number % 3 == 0 {
             wild.new_tree(&mut runner).map(|tree| tree.current())
         } else {
             calm.new_tree(&mut runner).map(|tree| tree.current())
         };
-        for (sum, more) in ways.iter_mut().zip(carry_on(&tree.unwrap())) {
+        for (sum, more) in ways
+            .iter_mut()
+            .zip(carry_on(&tree.unwrap(), (number / 3 % 3) as u8 + 1))
+        {
             *sum += more;
         }
     }
     assert!(
-        ways.iter().all(|way| *way > 500),
+        ways.iter().all(|way| *way > 200),
         "whole, hub, cluster alone, nodes alone, these with another ledger, faults that are found: {ways:?}"
     );
 }
