@@ -8,7 +8,6 @@
 //! | [`run`] | the loop: restore from disk, follow the API server and the kernel |
 //! | [`reconcile`] | one round: decide, read, resolve, write, read back, report |
 //! | [`desired`], [`facts`], [`contact`], [`sealed`], [`report`] | the round's pure parts |
-//! | [`condition`] | what can be told of a node: the list of conditions |
 //! | [`index`], [`watch`] | what the API server says |
 //! | [`publish`] | this node's Peer status |
 //! | [`identity`], [`store`], [`memory`] | keys, and what a restart must not forget |
