@@ -1,7 +1,7 @@
 //! /metrics, /healthz and /readyz.
 
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::shared::Shared;
 use axum::{
     Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse,
     routing::get,
@@ -12,9 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 #[derive(Clone)]
-struct Shared {
+struct Served {
     metrics: Metrics,
-    store: Arc<Store>,
+    shared: Arc<Shared>,
 }
 
 /// Listens on `address` and answers until `shutdown`.
@@ -24,7 +24,7 @@ struct Shared {
 pub async fn serve(
     address: SocketAddr,
     metrics: Metrics,
-    store: Arc<Store>,
+    shared: Arc<Shared>,
     mut shutdown: watch::Receiver<bool>,
 ) -> std::io::Result<tokio::task::JoinHandle<()>> {
     let listener = TcpListener::bind(address).await?;
@@ -33,7 +33,7 @@ pub async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
-        .with_state(Shared { metrics, store });
+        .with_state(Served { metrics, shared });
     Ok(tokio::spawn(async move {
         let stop = async move {
             let _ = shutdown.wait_for(|stop| *stop).await;
@@ -48,8 +48,8 @@ pub async fn serve(
 }
 
 /// Ready when every kind has been listed.
-async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
-    let missing = shared.store.missing();
+async fn ready(State(served): State<Served>) -> (StatusCode, String) {
+    let missing = served.shared.missing();
     if missing.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
@@ -58,7 +58,7 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
     }
 }
 
-async fn render(State(shared): State<Shared>) -> impl IntoResponse {
+async fn render(State(served): State<Served>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], shared.metrics.render())
+    ([(CONTENT_TYPE, kind)], served.metrics.render())
 }

@@ -9,7 +9,7 @@ use crate::restore::{self, Disagreement, Frozen, Seen, Settled};
 use crate::touched::{Extent, Folded, Touched, Whole};
 use crate::uses::Uses;
 use crate::vpn::{self, Attachment};
-use crate::world::{self, Memory, World};
+use crate::world::{self, LastReadable, World};
 use crate::write::WriteError;
 use crypto_box::aead::rand_core::CryptoRngCore;
 use k8s_openapi::api::core::v1::Secret;
@@ -102,7 +102,7 @@ impl Decided {
     #[must_use]
     pub fn full(
         index: &Index,
-        memory: &mut Memory,
+        memory: &mut LastReadable,
         seen: &mut Seen,
         cluster: &ClusterName,
         fresh: &Lineage,

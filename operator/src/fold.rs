@@ -13,7 +13,7 @@ use crate::index::{Change, News, Origin};
 use crate::ledgers::is_nearly_full;
 use crate::restore::{ACCEPT, Seen};
 use crate::touched::{Folded, Whole, peer_of};
-use crate::world::{Memory, disbelief, is_believed, pod_cidr_managers};
+use crate::world::{LastReadable, disbelief, is_believed, pod_cidr_managers};
 use crate::write::MANAGER;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Resource, ResourceExt};
@@ -32,7 +32,7 @@ use tieline_crds::{AddressLedger, NetworkPlan, Peer};
 pub fn fold(
     news: &News,
     decided: &mut Decided,
-    memory: &mut Memory,
+    memory: &mut LastReadable,
     seen: &mut Seen,
 ) -> Result<Folded, Whole> {
     is_calm(decided)?;
@@ -182,7 +182,7 @@ fn raise(decided: &mut Decided, revision: u64) -> Result<(), Whole> {
 fn node(
     change: &Change<Node>,
     decided: &mut Decided,
-    memory: &mut Memory,
+    memory: &mut LastReadable,
     folded: &mut Folded,
 ) -> Result<(), Whole> {
     let world = &mut decided.world;

@@ -4,7 +4,7 @@
 //!  API server ──watches──► index ──bell──► reconcile ──► ledgers, plans, Peers, Secrets
 //!       ▲                    ▲                │
 //!       │                    └── own writes ──┤
-//!       └──── statuses, labels, Events ◄── status lane
+//!       └──── statuses, labels, Events ◄── announce
 //! ```
 //!
 //! A pass costs what changed: Nodes and Peers are carried forward from the pass before ([`fold`]); everything else is decided as a
@@ -12,8 +12,8 @@
 //!
 //! | module | what it does | |
 //! |---|---|---|
-//! | [`index`], [`store`] | everything that was read | pure; shared |
-//! | [`watch`] | the API server's events into the store | IO |
+//! | [`index`], [`shared`] | everything that was read | pure; shared |
+//! | [`watch`] | the API server's events into the index | IO |
 //! | [`world`], [`fold`], [`touched`] | the index as the planner reads it, anew or carried forward; what a change concerns | pure |
 //! | [`planning`] | the plan and its proof, of everything or of what changed | pure |
 //! | [`decided`], [`uses`], [`objections`] | a decision as a value; who uses what in it, and what stands against it | pure |
@@ -22,17 +22,17 @@
 //! | [`mod@reconcile`], [`mod@run`] | one pass; one after the other | the sequence |
 //! | [`restore`] | what waits after a restored backup | pure |
 //! | [`vpn`] | keys of VPN attachments, sealed boxes, the other side's configuration | pure |
-//! | [`status`], [`lane`] | what people read, and writing it | pure; IO |
+//! | [`status`], [`announce`] | what people read, and writing it | pure; IO |
 //! | [`mod@write`] | one request each, only while leading | IO |
 //! | [`admin`], [`metrics`], [`options`] | endpoints, numbers, flags | |
 //!
 //! Who leads, and whether the definitions are new enough, is asked with `tieline-client`.
 
 pub mod admin;
+pub mod announce;
 pub mod decided;
 pub mod fold;
 pub mod index;
-pub mod lane;
 pub mod ledgers;
 pub mod metrics;
 pub mod objections;
@@ -41,9 +41,9 @@ pub mod planning;
 pub mod reconcile;
 pub mod restore;
 pub mod run;
+pub mod shared;
 pub mod status;
 pub mod steps;
-pub mod store;
 pub mod touched;
 pub mod uses;
 pub mod vpn;

@@ -15,11 +15,11 @@ use crate::decided::{Decided, Refused};
 use crate::fold::fold;
 use crate::index::{Index, News, Scope};
 use crate::restore::Seen;
-use crate::status::{Changes, Due, Hold, Judged, Members, changes};
+use crate::shared::Shared;
+use crate::status::{Changes, Due, Hold, Judged, Readiness, changes};
 use crate::steps::{Steps, link_of, steps};
-use crate::store::Store;
 use crate::touched::{Extent, Target, Touched, Whole};
-use crate::world::Memory;
+use crate::world::LastReadable;
 use crate::write::{Write, WriteError, Writer};
 use crypto_box::aead::OsRng;
 use crypto_box::aead::rand_core::CryptoRngCore;
@@ -40,12 +40,12 @@ pub struct Keeper {
     cluster: ClusterName,
     fresh: Lineage,
     agent_port: u16,
-    memory: Memory,
+    memory: LastReadable,
     seen: Seen,
     /// The index as it was decided on.
     index: Index,
     decided: Option<Decided>,
-    members: Members,
+    members: Readiness,
     due: Due,
     hold: Hold,
     refused: Refused,
@@ -75,11 +75,11 @@ impl Keeper {
             cluster,
             fresh,
             agent_port,
-            memory: Memory::default(),
+            memory: LastReadable::default(),
             seen: Seen::default(),
             index: Index::default(),
             decided: None,
-            members: Members::default(),
+            members: Readiness::default(),
             due: Due::default(),
             hold: Hold::default(),
             refused: Refused::default(),
@@ -212,7 +212,7 @@ impl Keeper {
             self.seen.note_plans(&decided.proposal().plans);
             decided.assume_stored(&Extent::All, &steps.stored);
         }
-        self.members = Members::judge(&self.index, &decided);
+        self.members = Readiness::judge(&self.index, &decided);
         self.due = Due::all(&self.index);
         self.refused.clear();
         self.late = std::mem::take(&mut steps.late);
@@ -228,21 +228,21 @@ impl Keeper {
 /// # Errors
 /// The first [`WriteError`] that ends the pass.
 pub async fn reconcile(
-    store: &Store,
+    shared: &Shared,
     writer: &Writer,
     keeper: &mut Keeper,
     scope: Scope,
 ) -> Result<Pass, WriteError> {
-    let mut news = store.follow(&mut keeper.index, scope);
+    let mut news = shared.follow(&mut keeper.index, scope);
     let started = Instant::now();
     if scope == Scope::Nodes && keeper.decided.is_none() {
-        news = store.follow(&mut keeper.index, Scope::All);
+        news = shared.follow(&mut keeper.index, Scope::All);
     }
     let (extent, steps) = keeper.decide(&news, &mut OsRng);
     let took = started.elapsed();
-    writer.decided_in(took);
+    writer.note_decision(took);
     let mut stored = Stored::new();
-    let sent = send_all(store, writer, keeper, steps, &mut stored).await;
+    let sent = send_all(shared, writer, keeper, steps, &mut stored).await;
     if let Err(error) = sent {
         keeper.start_anew();
         return Err(error);
@@ -256,7 +256,7 @@ pub async fn reconcile(
 }
 
 async fn send_all(
-    store: &Store,
+    shared: &Shared,
     writer: &Writer,
     keeper: &mut Keeper,
     steps: Steps,
@@ -284,7 +284,7 @@ async fn send_all(
         let rest = keeper.late.split_off(keeper.late.len().min(LATE_AT_ONCE));
         let step = std::mem::replace(&mut keeper.late, rest);
         send(writer, decided, step, stored, &mut keeper.refused).await?;
-        if store.has_news_of_nodes() {
+        if shared.has_news_of_nodes() {
             break;
         }
     }

@@ -1,14 +1,14 @@
-//! One pass after the other until the end: when to decide, when to try again, when to let the status lane write.
+//! One pass after the other until the end: when to decide, when to try again, when to let the announcer write.
 //!
 //! Events that come close together are one pass. After a decision about everything the next one waits a multiple of the time that
 //! it took: meanwhile Nodes and Peers go on, so that a burst of users' objects delays no node.
 
+use crate::announce::{self, Round, Word};
 use crate::index::Scope;
-use crate::lane::{self, Round, Word};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::reconcile::{Keeper, Pass, reconcile};
-use crate::store::Store;
+use crate::shared::Shared;
 use crate::write::{self, WriteError, Writer};
 use crate::{RunError, admin, status, watch};
 use k8s_openapi::jiff::Timestamp;
@@ -51,17 +51,17 @@ pub async fn run(
     options: Options,
     mut shutdown: channel::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let store = Arc::new(Store::default());
+    let shared = Arc::new(Shared::default());
     let metrics = Metrics::new(options.version);
     let admin = admin::serve(
         options.metrics_address,
         metrics.clone(),
-        store.clone(),
+        shared.clone(),
         shutdown.clone(),
     )
     .await
     .map_err(RunError::Listen)?;
-    let watches = watch::follow_all(&client, &options, &store, &metrics);
+    let watches = watch::follow_all(&client, &options, &shared, &metrics);
     let identity = options
         .identity
         .clone()
@@ -70,12 +70,12 @@ pub async fn run(
         return Ok(());
     }
     let (leadership, candidacy) =
-        candidate(&client, &options, &identity, &store, &metrics, &shutdown);
+        candidate(&client, &options, &identity, &shared, &metrics, &shutdown);
     let writer = Writer::new(
         client.clone(),
         options.namespace.clone(),
         leadership,
-        store.clone(),
+        shared.clone(),
         metrics.clone(),
     );
     let (rounds, taken) = mpsc::unbounded_channel();
@@ -85,12 +85,12 @@ pub async fn run(
         instance: Some(identity),
     };
     let recorder = Recorder::new(client, reporter);
-    let lane = tokio::spawn(lane::run(writer.clone(), recorder, taken, say));
+    let announcer = tokio::spawn(announce::run(writer.clone(), recorder, taken, say));
     let fresh = Lineage::new(random(16))?;
     let keeper = Keeper::new(options.cluster_name.clone(), fresh, options.agent_port)
         .holding_ready(READY_LASTS);
     let mut passes = Passes {
-        store: &store,
+        shared: &shared,
         writer: &writer,
         metrics: &metrics,
         rounds,
@@ -98,7 +98,7 @@ pub async fn run(
         resync: Duration::from_secs(options.resync),
         retry: FIRST_RETRY,
         whole: None,
-        lane_is_idle: false,
+        announcer_is_idle: false,
         happened: Vec::new(),
         told: BTreeSet::new(),
     };
@@ -106,9 +106,9 @@ pub async fn run(
     tracing::info!("shutting down");
     watches.abort();
     drop(passes);
-    // The pass has ended and the lane ends here: only then may the Lease go. A lane that hangs leaves it to run out.
-    let lane_ended = tokio::time::timeout(LAST_WORDS, lane).await.is_ok();
-    if let (true, Some(candidacy)) = (lane_ended, candidacy) {
+    // The pass has ended and the announcer ends here: only then may the Lease go. An announcer that hangs leaves it to run out.
+    let announcer_ended = tokio::time::timeout(LAST_WORDS, announcer).await.is_ok();
+    if let (true, Some(candidacy)) = (announcer_ended, candidacy) {
         let _ = tokio::time::timeout(LAST_WORDS, candidacy.give_back()).await;
     }
     let _ = tokio::time::timeout(LAST_WORDS, admin).await;
@@ -120,7 +120,7 @@ fn candidate(
     client: &Client,
     options: &Options,
     identity: &str,
-    store: &Arc<Store>,
+    shared: &Arc<Shared>,
     metrics: &Metrics,
     shutdown: &channel::Receiver<bool>,
 ) -> (Leadership, Option<Candidacy>) {
@@ -128,7 +128,7 @@ fn candidate(
         metrics.leading.set(1);
         return (Leadership::always(), None);
     }
-    let (bell, gauge) = (store.clone(), metrics.clone());
+    let (bell, gauge) = (shared.clone(), metrics.clone());
     let (leadership, candidacy) = lease::elect(
         client.clone(),
         Candidate {
@@ -150,7 +150,7 @@ fn candidate(
 
 /// The passes, and what stands between them.
 struct Passes<'a> {
-    store: &'a Store,
+    shared: &'a Shared,
     writer: &'a Writer,
     metrics: &'a Metrics,
     rounds: UnboundedSender<Round>,
@@ -159,7 +159,7 @@ struct Passes<'a> {
     retry: Duration,
     /// When everything was decided last, and how long that took.
     whole: Option<(Instant, Duration)>,
-    lane_is_idle: bool,
+    announcer_is_idle: bool,
     happened: Vec<status::Happening>,
     told: BTreeSet<String>,
 }
@@ -176,17 +176,17 @@ impl Passes<'_> {
                 // What changed comes before statuses.
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                () = self.store.changed() => tokio::time::sleep(GATHER).await,
+                () = self.shared.changed() => tokio::time::sleep(GATHER).await,
                 Some(word) = words.recv() => {
                     match word {
-                        Word::Idle => self.lane_is_idle = true,
+                        Word::Idle => self.announcer_is_idle = true,
                         Word::Again => self.keeper.judge_anew(),
                     }
                     self.tell();
                     continue;
                 }
                 () = tokio::time::sleep_until(next.into()) => {}
-                () = wait_until(self.keeper.holds_until()), if self.lane_is_idle => {
+                () = wait_until(self.keeper.holds_until()), if self.announcer_is_idle => {
                     self.tell();
                     continue;
                 }
@@ -199,7 +199,7 @@ impl Passes<'_> {
             if !self.writer.leads() {
                 // Another process writes meanwhile.
                 self.keeper.start_anew();
-            } else if self.store.missing().is_empty() {
+            } else if self.shared.missing().is_empty() {
                 wait = self.pass().await;
                 self.tell();
             }
@@ -225,7 +225,7 @@ impl Passes<'_> {
             Scope::Nodes
         };
         self.metrics.passes.inc();
-        let wait = match reconcile(self.store, self.writer, &mut self.keeper, scope).await {
+        let wait = match reconcile(self.shared, self.writer, &mut self.keeper, scope).await {
             Ok(pass) => {
                 let seconds = started.elapsed().as_secs_f64();
                 self.metrics.pass_seconds.observe(seconds);
@@ -252,7 +252,7 @@ impl Passes<'_> {
         };
         if self.keeper.has_late() {
             Duration::ZERO
-        } else if self.store.has_news_of_users() {
+        } else if self.shared.has_news_of_users() {
             wait.min(rest)
         } else {
             wait
@@ -279,12 +279,12 @@ impl Passes<'_> {
         report(&self.keeper, self.metrics, &mut self.told);
     }
 
-    /// Whether a round can be made for the lane.
+    /// Whether a round can be made for the announcer.
     fn may_tell(&self) -> bool {
-        self.lane_is_idle && (self.keeper.has_due(Instant::now()) || !self.happened.is_empty())
+        self.announcer_is_idle && (self.keeper.has_due(Instant::now()) || !self.happened.is_empty())
     }
 
-    /// Gives the lane a round, if it takes one and a bounded look finds something to write.
+    /// Gives the announcer a round, if it takes one and a bounded look finds something to write.
     fn tell(&mut self) {
         if !self.may_tell() {
             return;
@@ -294,9 +294,9 @@ impl Passes<'_> {
             return;
         }
         let round = (changes, std::mem::take(&mut self.happened));
-        // The lane lives until this end is dropped.
+        // The announcer lives until this end is dropped.
         let _ = self.rounds.send(round);
-        self.lane_is_idle = false;
+        self.announcer_is_idle = false;
     }
 }
 

@@ -1,9 +1,9 @@
-//! The watches: what the API server says goes into the store, one watch for each kind.
+//! The watches: what the API server says goes into the index, one watch for each kind.
 
 use crate::index::Indexed;
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::store::Store;
+use crate::shared::Shared;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -30,44 +30,44 @@ const ABSENT: Duration = Duration::from_secs(300);
 pub fn follow_all(
     client: &Client,
     options: &Options,
-    store: &Arc<Store>,
+    shared: &Arc<Shared>,
     metrics: &Metrics,
 ) -> JoinHandle<()> {
     fn start<K>(
         api: Api<K>,
-        store: &Arc<Store>,
+        shared: &Arc<Shared>,
         metrics: &Metrics,
     ) -> futures::future::BoxFuture<'static, ()>
     where
         K: Indexed + Resource<DynamicType = ()> + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        let (store, metrics) = (store.clone(), metrics.clone());
+        let (shared, metrics) = (shared.clone(), metrics.clone());
         Box::pin(follow(
             api,
             Config::default(),
             PAUSES,
-            Fold { store, metrics },
+            Fold { shared, metrics },
         ))
     }
     let all = |_: ()| Client::clone(client);
     let namespace = options.namespace.as_str();
     let watches = vec![
-        start(Api::<ClusterLink>::all(all(())), store, metrics),
-        start(Api::<Cluster>::all(all(())), store, metrics),
-        start(Api::<Site>::all(all(())), store, metrics),
-        start(Api::<VpnAttachment>::all(all(())), store, metrics),
-        start(Api::<AddressLedger>::all(all(())), store, metrics),
-        start(Api::<Node>::all(all(())), store, metrics),
-        start(Api::<ServiceCIDR>::all(all(())), store, metrics),
+        start(Api::<ClusterLink>::all(all(())), shared, metrics),
+        start(Api::<Cluster>::all(all(())), shared, metrics),
+        start(Api::<Site>::all(all(())), shared, metrics),
+        start(Api::<VpnAttachment>::all(all(())), shared, metrics),
+        start(Api::<AddressLedger>::all(all(())), shared, metrics),
+        start(Api::<Node>::all(all(())), shared, metrics),
+        start(Api::<ServiceCIDR>::all(all(())), shared, metrics),
         start(
             Api::<NetworkPlan>::namespaced(all(()), namespace),
-            store,
+            shared,
             metrics,
         ),
-        start(Api::<Peer>::namespaced(all(()), namespace), store, metrics),
+        start(Api::<Peer>::namespaced(all(()), namespace), shared, metrics),
         start(
             Api::<Secret>::namespaced(all(()), namespace),
-            store,
+            shared,
             metrics,
         ),
     ];
@@ -76,9 +76,9 @@ pub fn follow_all(
     })
 }
 
-/// How a kind gets into the store. A deletion is believed at once, and a kind that is not served is one without objects.
+/// How a kind gets into the index. A deletion is believed at once, and a kind that is not served is one without objects.
 struct Fold {
-    store: Arc<Store>,
+    shared: Arc<Shared>,
     metrics: Metrics,
 }
 
@@ -91,15 +91,15 @@ impl<K: Indexed> Follower<K> for Fold {
 
     fn reset(&mut self, list: Vec<K>) {
         tracing::debug!(kind = %K::plural(&()), objects = list.len(), "listed");
-        self.store.observe(|index| index.reset(list));
+        self.shared.observe(|index| index.reset(list));
     }
 
     fn apply(&mut self, object: K) {
-        self.store.observe(|index| index.apply(object));
+        self.shared.observe(|index| index.apply(object));
     }
 
     fn delete(&mut self, object: &K) -> Deletion {
-        self.store.observe(|index| index.delete(object));
+        self.shared.observe(|index| index.delete(object));
         Deletion::Believed
     }
 
@@ -111,7 +111,7 @@ impl<K: Indexed> Follower<K> for Fold {
                 if K::OPTIONAL && status.is_not_found() =>
             {
                 tracing::info!(kind = %kind, "the API server does not have this kind");
-                self.store.observe(|index| index.reset(Vec::<K>::new()));
+                self.shared.observe(|index| index.reset(Vec::<K>::new()));
                 ABSENT
             }
             error => {

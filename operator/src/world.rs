@@ -59,7 +59,7 @@ pub struct World {
 
 /// The last readable form of users' objects.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {
+pub struct LastReadable {
     links: BTreeMap<LinkName, fleet::Link>,
     clusters: BTreeMap<ClusterName, fleet::Cluster>,
     sites: BTreeMap<SiteName, fleet::Site>,
@@ -69,7 +69,7 @@ pub struct Memory {
     ledgers: LedgerReader,
 }
 
-impl Memory {
+impl LastReadable {
     /// Remembers a Node as it is, or that it is gone.
     pub(crate) fn note_node(&mut self, id: &NodeId, node: Option<&fleet::Node>) {
         match node {
@@ -82,31 +82,36 @@ impl Memory {
 /// Reads the index. `cluster` is the local one, whose Nodes and ServiceCIDRs are in the index; `fresh` is the lineage of a history that
 /// begins now.
 #[must_use]
-pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &Lineage) -> World {
+pub fn read(
+    index: &Index,
+    last_readable: &mut LastReadable,
+    cluster: &ClusterName,
+    fresh: &Lineage,
+) -> World {
     let mut invalid = Vec::new();
     let links = readable(
         index.links.iter().map(|(_, it)| convert::link(it)),
-        &mut memory.links,
+        &mut last_readable.links,
         &mut invalid,
     );
     let clusters = readable(
         index.clusters.iter().map(|(_, it)| convert::cluster(it)),
-        &mut memory.clusters,
+        &mut last_readable.clusters,
         &mut invalid,
     );
     let sites = readable(
         index.sites.iter().map(|(_, it)| convert::site(it)),
-        &mut memory.sites,
+        &mut last_readable.sites,
         &mut invalid,
     );
     let vpns = readable(
         index.vpns.iter().map(|(_, it)| convert::vpn(it)),
-        &mut memory.vpns,
+        &mut last_readable.vpns,
         &mut invalid,
     );
     let nodes = readable(
         index.nodes.iter().map(|(_, it)| convert::node(cluster, it)),
-        &mut memory.nodes,
+        &mut last_readable.nodes,
         &mut invalid,
     );
     let services = readable(
@@ -114,7 +119,7 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
             .services
             .iter()
             .map(|(_, it)| convert::service_cidr(it)),
-        &mut memory.services,
+        &mut last_readable.services,
         &mut invalid,
     );
     let in_use = services.into_values().flatten().collect();
@@ -134,7 +139,7 @@ pub fn read(index: &Index, memory: &mut Memory, cluster: &ClusterName, fresh: &L
         stored,
         lost,
         broken: unreadable,
-    } = memory.ledgers.read(&objects.collect());
+    } = last_readable.ledgers.read(&objects.collect());
     broken.extend(unreadable);
     let plans: BTreeMap<LinkName, NetworkPlan> = collect(
         index
@@ -218,7 +223,7 @@ pub(crate) fn disbelief(name: &PeerName, claim: &Claim, highest: u64) -> Invalid
 /// Readable forms of all objects that exist, from now or from before.
 fn readable<N: Remembered + Ord + Clone, V: Clone>(
     objects: impl Iterator<Item = Result<(N, V), Invalid>>,
-    memory: &mut BTreeMap<N, V>,
+    last_readable: &mut BTreeMap<N, V>,
     invalid: &mut Vec<Invalid>,
 ) -> BTreeMap<N, V> {
     let mut found = BTreeMap::new();
@@ -226,7 +231,9 @@ fn readable<N: Remembered + Ord + Clone, V: Clone>(
         match object {
             Ok((name, value)) => drop(found.insert(name, value)),
             Err(error) => {
-                let before = memory.iter().find(|(name, _)| name.is_called(&error.name));
+                let before = last_readable
+                    .iter()
+                    .find(|(name, _)| name.is_called(&error.name));
                 if let Some((name, value)) = before {
                     found.insert(name.clone(), value.clone());
                 }
@@ -234,7 +241,7 @@ fn readable<N: Remembered + Ord + Clone, V: Clone>(
             }
         }
     }
-    memory.clone_from(&found);
+    last_readable.clone_from(&found);
     found
 }
 

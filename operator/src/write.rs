@@ -6,7 +6,7 @@
 
 use crate::index::Indexed;
 use crate::metrics::{Metrics, WriteLabels};
-use crate::store::Store;
+use crate::shared::Shared;
 use crate::touched::Target;
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Secret, Taint};
@@ -114,7 +114,7 @@ pub struct Writer {
     client: Client,
     namespace: String,
     leadership: Leadership,
-    store: Arc<Store>,
+    shared: Arc<Shared>,
     metrics: Metrics,
 }
 
@@ -133,14 +133,14 @@ impl Writer {
         client: Client,
         namespace: String,
         leadership: Leadership,
-        store: Arc<Store>,
+        shared: Arc<Shared>,
         metrics: Metrics,
     ) -> Self {
         Self {
             client,
             namespace,
             leadership,
-            store,
+            shared,
             metrics,
         }
     }
@@ -171,7 +171,7 @@ impl Writer {
     }
 
     /// Notes how long deciding took.
-    pub fn decided_in(&self, time: Duration) {
+    pub fn note_decision(&self, time: Duration) {
         self.metrics.decide_seconds.observe(time.as_secs_f64());
     }
 
@@ -379,7 +379,7 @@ impl Writer {
             Err(error) => return Err(self.failed(K::RESOURCE, &name, &error)),
         }
         self.count(K::RESOURCE, "stored");
-        self.store.removed(object);
+        self.shared.removed(object);
         Ok(())
     }
 
@@ -393,7 +393,7 @@ impl Writer {
         match request.await {
             Ok(stored) => {
                 self.count(resource, "stored");
-                self.store.wrote(stored);
+                self.shared.wrote(stored);
                 Ok(())
             }
             Err(error) => Err(self.failed(resource, name, &error)),

@@ -103,7 +103,7 @@ impl Bench {
         let judged = Judged {
             index: &self.index,
             decided,
-            members: &Members::judge(&self.index, decided),
+            members: &Readiness::judge(&self.index, decided),
             refused,
         };
         changes(&judged, &Due::all(&self.index), Timestamp::UNIX_EPOCH)
@@ -449,7 +449,7 @@ fn a_cluster_whose_nodes_cannot_be_seen_from_here_is_named_with_what_to_do() {
         "spec": {"addressing": {"podPools": ["10.64.0.0/10"]}, "members": {"clusters": ["depot", "shop"]}},
     }));
     let (decided, _) = bench.pass();
-    let members = Members::judge(&bench.index, &decided);
+    let members = Readiness::judge(&bench.index, &decided);
     let (link, spec) = decided.world.fleet.links.iter().next().unwrap();
     let entries = members.entries(link, spec, &decided);
     let depot = entries

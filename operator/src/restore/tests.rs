@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::world::{Memory, read};
+use crate::world::{LastReadable, read};
 use serde_json::json;
 use tieline_core::plan::plan;
 use tieline_crds::AddressLedger;
@@ -27,7 +27,7 @@ fn world(ledger: AddressLedger) -> (Index, World) {
     }
     let world = read(
         &index,
-        &mut Memory::default(),
+        &mut LastReadable::default(),
         &"shop".parse().unwrap(),
         &Lineage::new("freshfresh").unwrap(),
     );

@@ -2,7 +2,7 @@
 
 use super::judged::Judged;
 use super::judgement::{Judgement, accepted, conditions, count};
-use super::members::summary;
+use super::readiness::summary;
 use crate::decided::Decided;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;

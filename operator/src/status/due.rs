@@ -1,6 +1,6 @@
 //! Whose status has to be judged: what a change can have touched, and nothing else.
 
-use super::Members;
+use super::Readiness;
 use crate::decided::Decided;
 use crate::index::{Change, Index, News, Table};
 use crate::touched::Touched;
@@ -64,7 +64,7 @@ impl Due {
     /// Judges the nodes that were touched, and notes everything that tells of them.
     pub fn touch(
         &mut self,
-        members: &mut Members,
+        members: &mut Readiness,
         index: &Index,
         decided: &Decided,
         touched: &Touched,

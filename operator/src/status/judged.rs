@@ -1,6 +1,6 @@
 //! What statuses are judged from. It decides nothing.
 
-use super::members::Members;
+use super::readiness::Readiness;
 use crate::decided::{Decided, Refused};
 use crate::index::Index;
 
@@ -12,7 +12,7 @@ pub struct Judged<'a> {
     /// What was decided on them.
     pub decided: &'a Decided,
     /// Which members are ready.
-    pub members: &'a Members,
+    pub members: &'a Readiness,
     /// What the API server refused.
     pub refused: &'a Refused,
 }

@@ -1,7 +1,7 @@
 //! What a link lacks: its members that are not ready, nodes and others, each with its reason.
 
 use super::entries::Entries;
-use super::members::Members;
+use super::readiness::Readiness;
 use super::site::obstacle as site_obstacle;
 use super::vpn::obstacle as vpn_obstacle;
 use crate::decided::Decided;
@@ -9,7 +9,7 @@ use tieline_core::fleet::Link;
 use tieline_core::ids::{ClusterName, LinkName, NodeId};
 use tieline_core::notice::{About, Notice, Reason};
 
-impl Members {
+impl Readiness {
     /// What is not ready in one link.
     #[must_use]
     pub fn entries(&self, link: &LinkName, spec: &Link, decided: &Decided) -> Entries {

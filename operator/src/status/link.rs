@@ -3,7 +3,7 @@
 use super::entries::Entries;
 use super::judged::Judged;
 use super::judgement::{Judgement, accepted, conditions, count};
-use super::members::{Members, not_ready};
+use super::readiness::{Readiness, not_ready};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
@@ -157,7 +157,7 @@ fn planned(
 fn converged(
     link: Option<&LinkName>,
     entries: &Entries,
-    members: &Members,
+    members: &Readiness,
     planned: bool,
 ) -> Judgement {
     let (applied, total) = link.map_or((0, 0), |link| members.applied(link));
@@ -189,7 +189,7 @@ fn converged(
     )
 }
 
-pub(super) fn plan_status(object: &NetworkPlan, members: &Members) -> NetworkPlanStatus {
+pub(super) fn plan_status(object: &NetworkPlan, members: &Readiness) -> NetworkPlanStatus {
     let link = LinkName::new(object.spec.link.as_str()).ok();
     let (nodes, total) = link.map_or((0, 0), |link| members.applied(&link));
     NetworkPlanStatus {

@@ -13,8 +13,8 @@ mod judgement;
 mod lacking;
 mod ledger;
 mod link;
-mod members;
 mod ranges;
+mod readiness;
 mod site;
 mod vpn;
 
@@ -23,7 +23,7 @@ pub use entries::Entries;
 pub use events::{Happening, done, happenings};
 pub use hold::Hold;
 pub use judged::Judged;
-pub use members::{GatewayState, Members, paths_of};
+pub use readiness::{GatewayState, Readiness, paths_of};
 
 use crate::write::{IN_USE, differs};
 use k8s_openapi::jiff::Timestamp;

@@ -2,7 +2,7 @@
 
 use super::judged::Judged;
 use super::judgement::{Judgement, accepted, conditions};
-use super::members::{GatewayState, Members};
+use super::readiness::{GatewayState, Readiness};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tieline_core::ids::{LinkName, SiteName};
@@ -99,7 +99,7 @@ pub(super) fn status(
 }
 
 /// What keeps the LAN of a link's member from being reachable.
-pub(super) fn obstacle(link: &LinkName, site: &SiteName, members: &Members) -> Option<Notice> {
+pub(super) fn obstacle(link: &LinkName, site: &SiteName, members: &Readiness) -> Option<Notice> {
     let no = |reason: Reason, message: String| {
         Some(Notice {
             about: About::Site(site.clone()),

@@ -110,18 +110,18 @@ fn paths_and_sessions_are_what_the_agent_counted_whatever_its_messages_say() {
     .unwrap();
     let paths = paths_of(&peer).unwrap();
     assert_eq!((paths.up, paths.total), (3, 4));
-    let sessions: Vec<_> = members::sessions_of(&peer)
+    let sessions: Vec<_> = readiness::sessions_of(&peer)
         .iter()
         .map(|it| (it.name.as_str(), it.up, it.total))
         .collect();
     assert_eq!(sessions, [("hq", 1, 1), ("lab", 0, 1)]);
     let silent = Peer::new("shop.n1", peer.spec);
-    assert!(paths_of(&silent).is_none() && members::sessions_of(&silent).is_empty());
+    assert!(paths_of(&silent).is_none() && readiness::sessions_of(&silent).is_empty());
 }
 
 /// What is decided on an index when nothing is wrong in it.
 fn decided(index: &Index) -> Decided {
-    let (mut memory, mut seen) = (world::Memory::default(), restore::Seen::default());
+    let (mut memory, mut seen) = (world::LastReadable::default(), restore::Seen::default());
     let lineage = Lineage::new("lineage1").unwrap();
     let cluster = "shop".parse().unwrap();
     Decided::full(index, &mut memory, &mut seen, &cluster, &lineage)
@@ -168,7 +168,7 @@ fn a_node_that_wants_no_path_is_ready_only_when_it_is_an_accepted_gateway() {
             report(&mut index, node, accepted, paths, paths);
         }
         let decided = decided(&index);
-        let members = Members::judge(&index, &decided);
+        let members = Readiness::judge(&index, &decided);
         let (link, spec) = decided.world.fleet.links.iter().next().unwrap();
         let entries = members.entries(link, spec, &decided);
         let reasons = entries

@@ -2,7 +2,7 @@
 
 use super::judged::Judged;
 use super::judgement::{Judgement, accepted, conditions};
-use super::members::Members;
+use super::readiness::Readiness;
 use crate::decided::Decided;
 use crate::vpn::config_secret;
 use k8s_openapi::jiff::Timestamp;
@@ -81,7 +81,7 @@ pub(super) fn status(
 }
 
 /// What keeps a planned VPN from carrying traffic.
-pub(super) fn obstacle(vpn: &VpnName, decided: &Decided, members: &Members) -> Option<Notice> {
+pub(super) fn obstacle(vpn: &VpnName, decided: &Decided, members: &Readiness) -> Option<Notice> {
     let attachment = decided.attachments.get(vpn)?;
     let no = |reason: Reason, message: String| {
         Some(Notice {

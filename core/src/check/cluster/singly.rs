@@ -64,9 +64,11 @@ pub(in crate::check) fn check(
     };
     // Everybody who holds something is planned, and has it in a chunk of its site.
     let at_home = cluster.shares.iter().all(|share| {
-        let mut own = cluster.nodes.iter();
-        let plan = own.find(|(id, _)| id.node == *share.node);
-        plan.is_some_and(|(_, plan)| {
+        let own = cluster
+            .nodes
+            .binary_search_by(|(id, _)| id.node.cmp(share.node));
+        own.is_ok_and(|at| {
+            let plan = cluster.nodes[at].1;
             let mut above = above(new, share);
             let mut chunks = 0;
             above.all(|grant| match &grant.owner {
@@ -118,17 +120,17 @@ fn follows(
             let id = id_of(node);
             !case.fleet.nodes.contains_key(&id) && !case.proposal.nodes.contains_key(&id)
         };
-        come.contains(&&was) && matches!(&it.owner, Owner::Node(node) if is_gone(node))
+        come.binary_search(&&was).is_ok() && matches!(&it.owner, Owner::Node(node) if is_gone(node))
     };
     let is_cut = |it: &Grant| {
         let is_known = matches!(&it.owner, Owner::Node(node) if nodes.contains(&id_of(node)));
         it.state == State::Active && is_known && is_alone(new, it)
     };
     let was_live = |it: &Grant| {
-        let was = |was: &&Grant| {
-            was.prefix == it.prefix && was.owner == it.owner && was.used_for == it.used_for
-        };
-        it.state == State::Released && gone.iter().any(was)
+        // In order of prefix, use and owner before anything else.
+        let place = |it: &Grant| (it.prefix, it.used_for, it.owner.clone());
+        let was = || gone.binary_search_by(|was| place(was).cmp(&place(it)));
+        it.state == State::Released && was().is_ok()
     };
     let is_sorted = new
         .grants

@@ -135,7 +135,7 @@ impl Room {
             ledger: None,
             nodes: Vec::new(),
         };
-        let (mut new, mut released) = (Vec::new(), Vec::new());
+        let (mut new, mut released) = (Vec::new(), BTreeSet::new());
         let mut newcomers: Vec<(&NodeId, &Node, &SegmentOffer)> = Vec::new();
         for (id, node) in changed {
             match (it.nodes.get(*id), node) {
@@ -143,7 +143,7 @@ impl Room {
                 (Some(old), None) => {
                     self.leave(it, old)?;
                     self.left.insert(id.node.clone());
-                    released.push(*id);
+                    released.insert(&id.node);
                     changes.nodes.push(((*id).clone(), None));
                 }
                 (Some(old), Some(node)) => {
@@ -302,14 +302,13 @@ fn offered<'o>(offer: &'o Offer, name: &SegmentName) -> Option<&'o SegmentOffer>
 }
 
 /// The ledger with new grants, and those of nodes that left released.
-fn ledger(before: &Ledger, mut new: Vec<Grant>, left: &[&NodeId]) -> Ledger {
+fn ledger(before: &Ledger, mut new: Vec<Grant>, left: &BTreeSet<&NodeName>) -> Ledger {
     new.sort_unstable();
     let mut new = new.into_iter().peekable();
     let mut grants = Vec::with_capacity(before.grants.len() + new.len());
     for grant in &before.grants {
         let mut grant = grant.clone();
-        let is_gone = |node: &NodeName| left.iter().any(|id| id.node == *node);
-        if matches!(&grant.owner, Owner::Node(node) if is_gone(node)) {
+        if matches!(&grant.owner, Owner::Node(node) if left.contains(node)) {
             grant.state = State::Released;
         }
         grants.extend(std::iter::from_fn(|| new.next_if(|it| *it < grant)));

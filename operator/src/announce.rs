@@ -1,4 +1,4 @@
-//! The status lane: statuses, labels and Events are written beside the reconcile, because nothing in the mesh waits for
+//! The announcer: statuses, labels and Events are written beside the reconcile, because nothing in the mesh waits for
 //! them. It asks for work when it is idle, and rests a little before: so a burst of joins is one status, judged last.
 
 use crate::status::{Changes, Happening, happenings};
@@ -20,7 +20,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// How many requests run at once.
 const PARALLEL: usize = 4;
 
-/// What the lane says to whoever decides.
+/// What the announcer says to whoever decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
     /// It takes another round.

@@ -6,12 +6,12 @@ use tokio::sync::Notify;
 
 /// The shared index, and a bell that rings when something changed that a decision could depend on.
 #[derive(Debug, Default)]
-pub struct Store {
+pub struct Shared {
     index: Mutex<Index>,
     changed: Notify,
 }
 
-impl Store {
+impl Shared {
     /// Brings a decider's own copy up to date, at the cost of what changed.
     pub fn follow(&self, view: &mut Index, scope: Scope) -> News {
         self.lock().follow(view, scope)

@@ -16,7 +16,7 @@ use tieline_crds::peer::{PeerPaths, VpnSessions};
 
 /// What is known about all members.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Members {
+pub struct Readiness {
     nodes: BTreeMap<NodeId, JudgedNode>,
     links: BTreeMap<LinkName, OfLink>,
     clusters: BTreeMap<ClusterName, OfCluster>,
@@ -114,7 +114,7 @@ pub(super) struct Concerned {
     pub(super) vpns: BTreeSet<VpnName>,
 }
 
-impl Members {
+impl Readiness {
     /// Judges everything.
     #[must_use]
     pub fn judge(index: &Index, decided: &Decided) -> Self {
