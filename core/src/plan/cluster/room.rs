@@ -196,20 +196,13 @@ impl Room {
         if *site != old.site || segment.gateways.len() != wanted(it) || !keeps_seat {
             return None;
         }
-        let has = |mut shares: Box<dyn Iterator<Item = Family> + '_>, family| {
-            shares.any(|own| own == family)
-        };
-        let mesh = |family| {
-            let shares = old.mesh_addresses.iter().map(|it| Family::of(*it));
-            has(Box::new(shares), family)
-        };
-        let pods = |family| {
-            let shares = old.pod_cidrs.iter().map(|it| it.family());
-            has(Box::new(shares), family)
-        };
+        let mesh = old.mesh_addresses.iter().map(|it| Family::of(*it));
+        let mesh: Families = mesh.collect();
+        let pods: Families = old.pod_cidrs.iter().map(|it| it.family()).collect();
+        let has = |held: Families, wanted: Families| wanted.iter().all(|it| held.contains(it));
         let assigned = node.pod_cidrs.is_empty();
-        let complete = it.holdings.mesh_families.iter().all(mesh)
-            && (!assigned || self.families.iter().all(pods));
+        let complete =
+            has(mesh, it.holdings.mesh_families) && (!assigned || has(pods, self.families));
         let mut seen = node.pod_cidrs.clone();
         seen.sort_unstable();
         if !complete || !(assigned || seen == old.pod_cidrs) {
