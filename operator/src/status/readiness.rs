@@ -400,31 +400,30 @@ fn judge_node(
             format!("its agent has not applied plan revision {revision} yet"),
         );
     }
-    if let Some(paths) = peer.and_then(paths_of)
-        && paths.total > 0
-        && paths.up == 0
-    {
+    // Its agent counts paths once it has seen that its keys are accepted. Of two nodes, the one accepted later has then seen
+    // the other's keys, so that no pair is missing from both counts.
+    let is_accepted = peer.is_some_and(|peer| !peer.spec.accepted_keys.is_empty());
+    let Some(paths) = peer.and_then(paths_of).filter(|_| is_accepted) else {
+        return no(
+            Reason::Connecting,
+            "its keys are not accepted yet, or its agent has not seen yet that they are".to_owned(),
+        );
+    };
+    if paths.total > 0 && paths.up == 0 {
         return no(
             Reason::NoPath,
             format!("none of its {} paths is up", paths.total),
         );
     }
-    // Who is not accepted wants no path yet, and who is no gateway wants one to each of its own.
-    let is_gateway = node.gateway_rank.is_some();
-    let is_accepted = peer.is_some_and(|peer| !peer.spec.accepted_keys.is_empty());
-    if let Some(paths) = peer.and_then(paths_of)
-        && paths.total == 0
-        && !(is_gateway && is_accepted)
-    {
+    // A gateway may be alone; every other node wants a path to each of its own gateways.
+    if paths.total == 0 && node.gateway_rank.is_none() {
         return no(
             Reason::Connecting,
-            "it does not know the keys of its gateways yet, or they do not know its own".to_owned(),
+            "it does not know the keys of its gateways yet".to_owned(),
         );
     }
     // A path that has never been up is not ready yet; one that went down is the others' to bear.
-    if let Some(paths) = peer.and_then(paths_of)
-        && paths.connecting > 0
-    {
+    if paths.connecting > 0 {
         return no(
             Reason::Connecting,
             format!(

@@ -146,16 +146,17 @@ fn pair() -> Index {
     index
 }
 
-/// The Peer of a node whose agent carries every plan and counts these paths.
-fn report(index: &mut Index, node: &str, accepted: bool, up: u32, total: u32) {
+/// The Peer of a node whose agent carries every plan and counts these paths, if it counts any.
+fn report(index: &mut Index, node: &str, accepted: bool, paths: Option<(u32, u32)>) {
     let keys = json!([{"device": "tie0", "key": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}]);
+    let paths = paths.map(|(up, total)| json!({"up": up, "total": total}));
     let peer = json!({
         "metadata": {"name": format!("shop.{node}")},
         "spec": {
             "node": node, "cluster": "shop", "site": "oslo", "segment": "shop.oslo", "planRevision": 1,
             "acceptedKeys": if accepted { keys } else { json!([]) },
         },
-        "status": {"appliedRevision": 1, "paths": {"up": up, "total": total}},
+        "status": {"appliedRevision": 1, "paths": paths},
     });
     index.apply::<Peer>(serde_json::from_value(peer).unwrap());
 }
@@ -163,9 +164,9 @@ fn report(index: &mut Index, node: &str, accepted: bool, up: u32, total: u32) {
 #[test]
 fn a_node_that_wants_no_path_is_ready_only_when_it_is_an_accepted_gateway() {
     let mut index = pair();
-    let mut reasons = |n1: (bool, u32), n2: (bool, u32)| {
+    let mut reasons = |n1: (bool, Option<u32>), n2: (bool, Option<u32>)| {
         for (node, (accepted, paths)) in [("n1", n1), ("n2", n2)] {
-            report(&mut index, node, accepted, paths, paths);
+            report(&mut index, node, accepted, paths.map(|up| (up, up)));
         }
         let decided = decided(&index);
         let members = Readiness::judge(&index, &decided);
@@ -178,8 +179,21 @@ fn a_node_that_wants_no_path_is_ready_only_when_it_is_an_accepted_gateway() {
         reasons.collect::<Vec<_>>()
     };
     let none: [&str; 0] = [];
-    assert_eq!(reasons((true, 0), (true, 1)), none);
-    assert_eq!(reasons((false, 0), (true, 1)), ["n1: Connecting"]);
-    assert_eq!(reasons((true, 0), (true, 0)), ["n2: Connecting"]);
-    assert_eq!(reasons((true, 0), (false, 0)), ["n2: Connecting"]);
+    assert_eq!(reasons((true, Some(0)), (true, Some(1))), none);
+    assert_eq!(
+        reasons((false, Some(0)), (true, Some(1))),
+        ["n1: Connecting"]
+    );
+    assert_eq!(
+        reasons((true, Some(0)), (true, Some(0))),
+        ["n2: Connecting"]
+    );
+    assert_eq!(
+        reasons((true, Some(0)), (false, Some(0))),
+        ["n2: Connecting"]
+    );
+    // Carries the plan's guard, and has not seen that it is accepted, or is not.
+    assert_eq!(reasons((true, None), (true, Some(1))), ["n1: Connecting"]);
+    assert_eq!(reasons((false, None), (true, Some(1))), ["n1: Connecting"]);
+    assert_eq!(reasons((true, Some(0)), (true, None)), ["n2: Connecting"]);
 }
