@@ -17,6 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, sleep};
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The version that this build reports; only this file is compiled again for another one.
 const VERSION: &str = match option_env!("TIELINE_VERSION") {
     Some(version) => version,

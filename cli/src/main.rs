@@ -1,5 +1,8 @@
 //! The program `tieline`.
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The version that this build reports; only this file is compiled again for another one.
 const VERSION: &str = match option_env!("TIELINE_VERSION") {
     Some(version) => version,

@@ -267,13 +267,8 @@ impl Offline {
         for (name, ledger) in &self.proposal.ledgers {
             documents.push(serde_json::to_value(convert::ledger_object(name, ledger))?);
         }
-        for (id, node) in self
-            .proposal
-            .nodes
-            .iter()
-            .filter(|(_, node)| !node.assign.is_empty())
-        {
-            let texts: Vec<String> = node.assign.iter().map(ToString::to_string).collect();
+        for (id, node) in self.proposal.nodes.iter().filter(|(_, node)| node.assign) {
+            let texts: Vec<String> = node.pod_cidrs.iter().map(ToString::to_string).collect();
             documents.push(json!({
                 "apiVersion": "v1", "kind": "Node", "metadata": {"name": id.node},
                 "spec": {"podCIDR": texts.first(), "podCIDRs": texts},

@@ -1,16 +1,16 @@
-//! Where two sorted maps differ, in one walk over both.
+//! Where two sorted lists differ, in one walk over both.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
-/// Every key whose value is not the same in both, with its two values, in order of the keys. `same` compares two values.
-pub(crate) fn differences<'a, K: Ord, V>(
-    one: &'a BTreeMap<K, V>,
-    other: &'a BTreeMap<K, V>,
-    same: impl Fn(&V, &V) -> bool,
-) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
-    let mut ones = one.iter().peekable();
-    let mut others = other.iter().peekable();
+/// Every key whose value is not the same in both lists, with its two values, in order of the keys. Each list is sorted by its
+/// keys and has each once, as a map has. `same` compares two values.
+pub(crate) fn differences<K: Ord, V: Copy>(
+    one: impl IntoIterator<Item = (K, V)>,
+    other: impl IntoIterator<Item = (K, V)>,
+    same: impl Fn(V, V) -> bool,
+) -> impl Iterator<Item = (K, Option<V>, Option<V>)> {
+    let mut ones = one.into_iter().peekable();
+    let mut others = other.into_iter().peekable();
     std::iter::from_fn(move || {
         loop {
             let order = match (ones.peek(), others.peek()) {
@@ -31,33 +31,10 @@ pub(crate) fn differences<'a, K: Ord, V>(
     })
 }
 
-/// Values that only one of two sorted lists has, each with its side.
-pub(crate) fn sorted_differences<'a, T: Ord>(
-    one: &'a [T],
-    other: &'a [T],
-) -> impl Iterator<Item = (Option<&'a T>, Option<&'a T>)> {
-    let mut ones = one.iter().peekable();
-    let mut others = other.iter().peekable();
-    std::iter::from_fn(move || {
-        loop {
-            let order = match (ones.peek(), others.peek()) {
-                (None, None) => return None,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(one), Some(other)) => one.cmp(other),
-            };
-            match order {
-                Ordering::Less => return Some((ones.next(), None)),
-                Ordering::Greater => return Some((None, others.next())),
-                Ordering::Equal => drop((ones.next(), others.next())),
-            }
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn what_is_added_gone_or_changed_is_found_in_order() {
@@ -72,5 +49,15 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(differences(&one, &one, char::eq).count(), 0);
+    }
+    #[test]
+    fn of_lists_without_values_those_are_told_that_one_side_has() {
+        let keys = |keys: &'static [u8]| keys.iter().map(|key| (key, ()));
+        let found: Vec<_> =
+            differences(keys(&[1, 2, 5]), keys(&[0, 2, 6]), |(), ()| true).collect();
+        let (here, there) = ((Some(()), None), (None, Some(())));
+        let expected = [(&0, there), (&1, here), (&5, here), (&6, there)];
+        assert_eq!(found, expected.map(|(key, (one, other))| (key, one, other)));
+        assert_eq!(differences(keys(&[]), keys(&[3]), |(), ()| true).count(), 1);
     }
 }

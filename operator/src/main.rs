@@ -7,6 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The version that this build reports; only this file is compiled again for another one.
 const VERSION: &str = match option_env!("TIELINE_VERSION") {
     Some(version) => version,

@@ -185,11 +185,11 @@ pub(crate) fn peers(decided: &Decided, extent: &Extent) -> Vec<Write> {
 pub(crate) fn pod_cidrs(index: &Index, decided: &Decided, extent: &Extent) -> Vec<Write> {
     let write = |id: &NodeId| {
         let node = decided.proposal().nodes.get(id)?;
-        if node.assign.is_empty() || !decided.carries_a_plan(&node.peer) {
+        if !node.assign || !decided.carries_a_plan(&node.peer) {
             return None;
         }
         let object = index.nodes.get(id.node.as_str())?;
-        Some(Write::PodCidrs(object.clone(), node.assign.clone()))
+        Some(Write::PodCidrs(object.clone(), node.pod_cidrs.clone()))
     };
     match extent {
         Extent::All => decided.proposal().nodes.keys().filter_map(write).collect(),

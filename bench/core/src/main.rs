@@ -6,6 +6,9 @@ mod ranges;
 
 use anyhow::{Result, bail};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("plan") => plan::measure(),

@@ -9,6 +9,7 @@ use crate::network_plan::NetworkPlan;
 use crate::plan::{Before, Proposal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,9 +38,9 @@ pub(super) struct Case<'a> {
     /// What is to stand.
     pub(super) proposal: &'a Proposal,
     /// The applied link of each cluster, as the proposed plans have it.
-    pub(super) links: BTreeMap<&'a ClusterName, &'a LinkName>,
+    pub(super) links: Arc<BTreeMap<&'a ClusterName, &'a LinkName>>,
     /// What the hub grants, in order of cluster.
-    blocks: Vec<Block<'a>>,
+    blocks: Arc<[Block<'a>]>,
     findings: BTreeSet<Finding>,
 }
 
@@ -53,8 +54,8 @@ impl<'a> Case<'a> {
             .filter(|plan| case.is_applied(&plan.link));
         let members =
             |plan: &'a NetworkPlan| plan.clusters.iter().map(|own| (&own.name, &plan.link));
-        case.links = applied.flat_map(members).collect();
-        case.blocks = blocks(proposal, |_| true);
+        case.links = Arc::new(applied.flat_map(members).collect());
+        case.blocks = blocks(proposal, |_| true).into();
         case
     }
 
@@ -68,11 +69,12 @@ impl<'a> Case<'a> {
         let mut case = Self::empty(fleet, before, proposal);
         let plans = proposal.plans.values();
         let applied: Vec<&NetworkPlan> = plans.filter(|plan| case.is_applied(&plan.link)).collect();
-        for plan in applied {
+        let links = applied.iter().flat_map(|plan| {
             let own = clusters.iter().filter(|name| plan.cluster(name).is_some());
-            case.links.extend(own.map(|name| (name, &plan.link)));
-        }
-        case.blocks = blocks(proposal, |cluster| clusters.contains(cluster));
+            own.map(|name| (name, &plan.link))
+        });
+        case.links = Arc::new(links.collect());
+        case.blocks = blocks(proposal, |cluster| clusters.contains(cluster)).into();
         case
     }
 
@@ -81,10 +83,24 @@ impl<'a> Case<'a> {
             fleet,
             before,
             proposal,
-            links: BTreeMap::new(),
-            blocks: Vec::new(),
+            links: Arc::default(),
+            blocks: Arc::default(),
             findings: BTreeSet::new(),
         }
+    }
+
+    /// The same, where nothing was found yet: for one of several looks at a time.
+    pub(super) fn beside(&self) -> Self {
+        Self {
+            links: self.links.clone(),
+            blocks: self.blocks.clone(),
+            ..Self::empty(self.fleet, self.before, self.proposal)
+        }
+    }
+
+    /// Takes in what another look found.
+    pub(super) fn join(&mut self, other: Self) {
+        self.findings.extend(other.findings);
     }
 
     /// Notes a broken invariant.
@@ -115,11 +131,6 @@ impl<'a> Case<'a> {
         rest.take_while(|(owner, ..)| *owner == cluster)
             .copied()
             .collect()
-    }
-
-    /// What the hub grants, in order of cluster.
-    pub(super) fn blocks(&self) -> Vec<Block<'a>> {
-        self.blocks.clone()
     }
 
     /// Whether a cluster may have nodes in a site: pods inside their own site's ranges are normal.

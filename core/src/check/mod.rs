@@ -31,8 +31,12 @@ use std::collections::BTreeSet;
 #[must_use]
 pub fn check(fleet: &Fleet, before: &Before, proposal: &Proposal) -> Vec<Finding> {
     let mut case = Case::whole(fleet, before, proposal);
-    hub::check(&mut case);
-    cluster::check_all(&mut case);
+    let mut clusters = case.beside();
+    rayon::join(
+        || hub::check(&mut case),
+        || cluster::check_all(&mut clusters),
+    );
+    case.join(clusters);
     case.findings()
 }
 

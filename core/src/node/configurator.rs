@@ -183,7 +183,7 @@ impl Last {
             return Some(Vec::new());
         }
         let same = |one: &Arc<_>, other: &Arc<_>| Arc::ptr_eq(one, other) || one == other;
-        let changed = differences(&before.peers, &now.peers, same).map(|(name, _, _)| name);
+        let changed = differences(&*before.peers, &*now.peers, same).map(|(name, _, _)| name);
         let changed: BTreeSet<&PeerName> = changed.collect();
         if before.own.as_ref().is_some_and(|own| changed.contains(own)) {
             return None;

@@ -65,7 +65,7 @@ pub(super) fn kept_nodes(
                     segment: segment.name.clone(),
                     pod_cidrs: pods,
                     mesh_addresses: mesh.iter().map(|prefix| prefix.address()).collect(),
-                    assign: Vec::new(),
+                    assign: false,
                     addresses: fleet
                         .nodes
                         .get(&id)

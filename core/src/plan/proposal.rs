@@ -82,12 +82,12 @@ pub struct NodePlan {
     pub segment: SegmentName,
     /// Its pods' ranges, sorted.
     pub pod_cidrs: Vec<Prefix>,
+    /// Whether these are to be written into Node.spec, which has none while `pods.assign` is true.
+    pub assign: bool,
     /// Its mesh addresses, at most one of each family.
     pub mesh_addresses: Vec<IpAddr>,
     /// Its rank when it is a gateway.
     pub gateway_rank: Option<u8>,
     /// Its addresses on the underlay, as they stand in Node.status.
     pub addresses: Vec<(IpAddr, Scope)>,
-    /// podCIDRs to be written into Node.spec, because it has none and `pods.assign` is true.
-    pub assign: Vec<Prefix>,
 }

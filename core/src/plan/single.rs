@@ -1,13 +1,16 @@
 //! Both levels in one process: clusters' drafts and the hub, step by step, until nobody has anything to ask.
 
 use super::cluster::Draft;
-use super::exchange::{Holdings, Offer, Wish};
+use super::exchange::{BlockAsk, Holdings, Offer, Wish};
 use super::hub::{Hub, HubPlan, StandingExports};
 use super::proposal::{Before, NodePlan};
 use crate::cidr::PrefixSet;
 use crate::fleet::{Fleet, Node};
 use crate::ids::{ClusterName, LinkName, NodeId, SiteName};
 use crate::ledger::{Ledger, LedgerName};
+use rayon::iter::{
+    IntoParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -167,22 +170,29 @@ fn open<'a>(
     settled: &BTreeMap<&ClusterName, &Settled>,
 ) -> Vec<Part<'a>> {
     let live = wishes
-        .iter()
+        .par_iter()
         .filter(|wish| !settled.contains_key(wish.name));
-    if !settled.is_empty() {
-        return live
-            .map(|wish| Part::open(before, *wish, fleet.nodes_of(wish.name)))
-            .collect();
+    live.map(|wish| Part::open(before, *wish, fleet.nodes_of(wish.name)))
+        .collect()
+}
+
+/// Lets every cluster go on by itself until it is through or has to ask, and then answers those that ask, in order.
+fn serve<'a>(
+    parts: &mut [Part<'a>],
+    hub: &mut Hub<'a>,
+    go_on: impl Fn(&mut Draft<'a>, &Holdings) -> Option<BlockAsk> + Sync,
+) {
+    let alone = parts.par_iter_mut();
+    let asks: Vec<Option<BlockAsk>> = alone
+        .map(|Part { wish, draft, .. }| go_on(draft, hub.holdings(wish)))
+        .collect();
+    for (Part { wish, draft, .. }, mut asked) in parts.iter_mut().zip(asks) {
+        while let Some(ask) = asked {
+            let block = hub.grant(wish, ask);
+            draft.answer(block, hub.holdings(wish));
+            asked = go_on(draft, hub.holdings(wish));
+        }
     }
-    // All of them: clusters and nodes are in the same order.
-    let mut nodes = fleet.nodes.iter().peekable();
-    live.map(|wish| {
-        while nodes.next_if(|(id, _)| id.cluster < *wish.name).is_some() {}
-        let own = nodes.clone().take_while(|(id, _)| id.cluster == *wish.name);
-        let count = own.count();
-        Part::open(before, *wish, nodes.by_ref().take(count))
-    })
-    .collect()
 }
 
 fn attempt<'a>(
@@ -219,18 +229,10 @@ fn attempt<'a>(
             part.wanting |= !hub.grant_first(wish, ask);
         }
     }
-    for Part { wish, draft, .. } in &mut parts {
-        while let Some(ask) = draft.pods(hub.holdings(wish)) {
-            let block = hub.grant(wish, ask);
-            draft.answer(block, hub.holdings(wish));
-        }
-    }
+    serve(&mut parts, &mut hub, Draft::pods);
     hub.settle_mesh_families();
-    for Part { wish, draft, .. } in &mut parts {
-        while let Some(ask) = draft.mesh(hub.holdings(wish)) {
-            let block = hub.grant(wish, ask);
-            draft.answer(block, hub.holdings(wish));
-        }
+    serve(&mut parts, &mut hub, Draft::mesh);
+    for Part { wish, draft, .. } in &parts {
         hub.report_missing(wish, draft.missing());
     }
 
@@ -239,12 +241,19 @@ fn attempt<'a>(
         settled.is_none_or(|settled| hub.holdings(wish).sorted() == settled.holdings)
     });
     let mut nodes = Vec::with_capacity(parts.iter().map(|part| part.draft.len()).sum());
-    let holdings = |part: &Part<'_>| hub.holdings(&part.wish).sorted();
-    let planned: Vec<Planned> = parts
-        .into_iter()
+    let closed: Vec<_> = parts
+        .into_par_iter()
         .map(|part| {
-            let holdings = holdings(&part);
-            part.close(before, holdings, &mut nodes)
+            let mut own = Vec::with_capacity(part.draft.len());
+            let holdings = hub.holdings(&part.wish).sorted();
+            (part.close(before, holdings, &mut own), own)
+        })
+        .collect();
+    let planned: Vec<Planned> = closed
+        .into_iter()
+        .map(|(planned, own)| {
+            nodes.extend(own);
+            planned
         })
         .collect();
     let mut new = planned.iter();

@@ -53,7 +53,10 @@ fn a_pool_is_split_by_cluster_site_and_node() {
     );
     assert_eq!(gateways(berlin), ["0 shop.berlin-1"]);
     let node = proposal.node("shop", "rome-2");
-    assert_eq!(node.assign, [p("10.64.33.0/24")]);
+    assert_eq!(
+        (node.assign, &node.pod_cidrs[..]),
+        (true, &[p("10.64.33.0/24")][..])
+    );
     assert_eq!(
         node.mesh_addresses,
         ["100.127.0.33".parse::<std::net::IpAddr>().unwrap()]
@@ -181,7 +184,8 @@ fn both_families_are_planned_alike() {
     world.node("shop", "b", "oslo", &[]);
     let proposal = world.go();
     let b = proposal.node("shop", "b");
-    assert_eq!(b.assign, [p("10.64.16.0/24"), p("fd64:0:0:10::/64")]);
+    assert!(b.assign);
+    assert_eq!(b.pod_cidrs, [p("10.64.16.0/24"), p("fd64:0:0:10::/64")]);
     assert_eq!(b.mesh_addresses.len(), 2);
     let classes: Vec<String> = contents(proposal.segment("acme", "shop.oslo"));
     assert!(
@@ -313,7 +317,7 @@ fn service_ranges_in_use_are_not_given_away_and_stay_the_hosts() {
     world.node("shop", "a", "berlin", &[]);
     let proposal = world.go();
     assert_eq!(proposal.plan_of("acme").bypass.to_string(), "10.64.0.0/12");
-    let given = proposal.node("shop", "a").assign[0];
+    let given = proposal.node("shop", "a").pod_cidrs[0];
     assert!(!p("10.64.0.0/12").contains(given), "{given}");
     assert!(proposal.plan_of("acme").super_nets.contains(given));
 
@@ -322,7 +326,8 @@ fn service_ranges_in_use_are_not_given_away_and_stay_the_hosts() {
     let in_use = world.fleet.services_in_use.get_mut(&cluster_name("shop"));
     *in_use.unwrap() = late.into();
     let proposal = world.go();
-    assert_eq!(proposal.node("shop", "a").assign, [given]);
+    assert!(proposal.node("shop", "a").assign);
+    assert_eq!(proposal.node("shop", "a").pod_cidrs, [given]);
     assert_eq!(proposal.plan_of("acme").bypass.overlapping(given), None);
 }
 

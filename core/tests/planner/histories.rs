@@ -284,11 +284,11 @@ pub fn apply(world: &mut World, event: &Event, last: &Proposal) {
         }
         Event::Written => {
             for (id, planned) in &last.nodes {
-                if let (Some(node), false) =
-                    (world.fleet.nodes.get_mut(id), planned.assign.is_empty())
+                if let Some(node) = world.fleet.nodes.get_mut(id)
+                    && planned.assign
                     && node.pod_cidrs.is_empty()
                 {
-                    node.pod_cidrs.clone_from(&planned.assign);
+                    node.pod_cidrs.clone_from(&planned.pod_cidrs);
                 }
             }
         }

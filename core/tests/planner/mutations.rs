@@ -587,7 +587,7 @@ fn nodes_that_are_told_something_else() {
     );
     corrupt(
         "assigned",
-        |proposal| told(proposal).assign.clear(),
+        |proposal| told(proposal).assign = false,
         any(Invariant::AssignedOnce),
     );
     corrupt(

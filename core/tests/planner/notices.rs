@@ -114,7 +114,7 @@ fn assignment_is_refused_while_another_manager_gives_pod_cidrs() {
         &["while somebody else"],
     );
     // What exists already works all the same.
-    assert!(proposal.node("shop", "b").assign.is_empty());
+    assert!(!proposal.node("shop", "b").assign);
 }
 
 #[test]

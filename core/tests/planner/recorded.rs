@@ -34,8 +34,9 @@ pub fn said(proposal: &Proposal) -> String {
         let (link, peer, site, segment) = (&node.link, &node.peer, &node.site, &node.segment);
         write!(text, "{id}: {link} {peer} {site} {segment} ").unwrap();
         let (pods, mesh, rank) = (&node.pod_cidrs, &node.mesh_addresses, node.gateway_rank);
-        let (addresses, assign) = (&node.addresses, &node.assign);
-        writeln!(text, "{pods:?} {mesh:?} {rank:?} {addresses:?} {assign:?}").unwrap();
+        let given = if node.assign { &pods[..] } else { &[] };
+        let addresses = &node.addresses;
+        writeln!(text, "{pods:?} {mesh:?} {rank:?} {addresses:?} {given:?}").unwrap();
     }
     let report = &proposal.report;
     for notice in report.refusals.iter().chain(&report.waiting) {

@@ -320,13 +320,7 @@ fn pods_assign_is_refused_while_another_manager_owns_a_pod_cidr() {
         "{}",
         refusal.message
     );
-    assert!(
-        decided
-            .proposal()
-            .nodes
-            .values()
-            .all(|node| node.assign.is_empty())
-    );
+    assert!(decided.proposal().nodes.values().all(|node| !node.assign));
     assert_eq!(
         bench.index.peers.get("shop.b2").unwrap().spec.pod_cidrs,
         ["10.244.0.0/24"]

@@ -52,10 +52,10 @@ pub fn done(index: &Index, decided: &Decided, stored: &Stored) -> Vec<Happening>
             continue;
         };
         if let Target::PodCidrs(name) = target
-            && !node.assign.is_empty()
+            && node.assign
             && let Some(object) = index.nodes.get(name)
         {
-            let cidrs: Vec<String> = node.assign.iter().map(ToString::to_string).collect();
+            let cidrs: Vec<String> = node.pod_cidrs.iter().map(ToString::to_string).collect();
             happened.push(Happening {
                 regarding: object.object_ref(&()),
                 warning: false,

@@ -368,7 +368,7 @@ fn judge_node(
             ),
         );
     }
-    if !node.assign.is_empty() && !decided.carries_a_plan(name) {
+    if node.assign && !decided.carries_a_plan(name) {
         return no(
             Reason::NoAgent,
             "it gets its podCIDR when its agent has closed planned ranges there, and none has said so yet: see that tieline-agent runs there"

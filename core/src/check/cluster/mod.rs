@@ -10,54 +10,42 @@ use super::case::Case;
 use super::record;
 use crate::ids::{ClusterName, NodeId};
 use crate::ledger::LedgerName;
-use crate::plan::NodePlan;
+use rayon::iter::ParallelIterator;
+use rayon::slice::ParallelSlice;
 use view::{Cluster, shares};
 
 pub(super) use singly::check as check_singly;
 
-/// Proves it of every cluster that has a ledger, a node or a link. Everything is in order of cluster, so each list is walked once.
+/// Clusters that are looked at in one go, beside others.
+const AT_ONCE: usize = 64;
+
+/// Proves it of every cluster that has a ledger, a node or a link, on as many processors as there are.
 pub(super) fn check_all(case: &mut Case<'_>) {
-    let (fleet, proposal) = (case.fleet, case.proposal);
-    let ledgers = proposal.ledgers.iter();
-    let mut ledgers = ledgers
-        .filter_map(|(name, ledger)| match name {
-            LedgerName::Cluster(cluster) => Some((cluster, name, ledger.as_ref())),
-            LedgerName::Hub => None,
+    let proposal = case.proposal;
+    let ledgers = proposal.ledgers.keys().filter_map(|name| match name {
+        LedgerName::Cluster(cluster) => Some(cluster),
+        LedgerName::Hub => None,
+    });
+    let mut names: Vec<&ClusterName> = ledgers.chain(case.links.keys().copied()).collect();
+    for id in proposal.nodes.keys() {
+        if names.last() != Some(&&id.cluster) {
+            names.push(&id.cluster);
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    let looks: Vec<Case<'_>> = names
+        .par_chunks(AT_ONCE)
+        .map(|names| {
+            let mut look = case.beside();
+            for name in names {
+                check(&mut look, name);
+            }
+            look
         })
-        .peekable();
-    let mut links = case.links.clone().into_iter().peekable();
-    let mut blocks = case.blocks().into_iter().peekable();
-    let mut nodes = proposal.nodes.iter().peekable();
-    let mut objects = fleet.nodes.iter().peekable();
-    loop {
-        let heads = [
-            ledgers.peek().map(|(cluster, ..)| *cluster),
-            links.peek().map(|(cluster, _)| *cluster),
-            nodes.peek().map(|(id, _)| &id.cluster),
-        ];
-        let Some(name) = heads.into_iter().flatten().min() else {
-            break;
-        };
-        while blocks.next_if(|(cluster, ..)| *cluster < name).is_some() {}
-        while objects.next_if(|(id, _)| id.cluster < *name).is_some() {}
-        let own = |(id, _): &(&NodeId, &NodePlan)| id.cluster == *name;
-        let ledger = ledgers.next_if(|(cluster, ..)| *cluster == name);
-        let cluster = Cluster {
-            name,
-            link: links
-                .next_if(|(cluster, _)| *cluster == name)
-                .map(|(_, link)| link),
-            blocks: std::iter::from_fn(|| blocks.next_if(|(cluster, ..)| *cluster == name))
-                .collect(),
-            nodes: std::iter::from_fn(|| nodes.next_if(own)).collect(),
-            objects: std::iter::from_fn(|| objects.next_if(|(id, _)| id.cluster == *name))
-                .collect(),
-            shares: ledger
-                .map(|(.., ledger)| shares(ledger))
-                .unwrap_or_default(),
-            ledger: ledger.map(|(_, key, ledger)| (key, ledger)),
-        };
-        prove(case, &cluster);
+        .collect();
+    for look in looks {
+        case.join(look);
     }
 }
 

@@ -8,7 +8,7 @@ use super::nodes;
 use super::segments::{chosen, own_segments};
 use super::view::{Cluster, Share};
 use crate::check::case::{Case, is_live};
-use crate::differences::sorted_differences;
+use crate::differences::differences;
 use crate::ids::{ClusterName, NodeId, NodeName};
 use crate::ledger::{Grant, Ledger, LedgerName, Owner, State};
 use crate::network_plan::NetworkPlan;
@@ -100,9 +100,10 @@ fn follows(
     let (mut gone, mut come) = (Vec::new(), Vec::new());
     // A ledger that somebody sorted by hand differs nearly everywhere.
     let most = 16 * nodes.len();
-    for (was, is) in sorted_differences(&old.grants, &new.grants) {
-        gone.extend(was);
-        come.extend(is);
+    let [before, now] = [old, new].map(|ledger| ledger.grants.iter().map(|grant| (grant, ())));
+    for (grant, was, _) in differences(before, now, |(), ()| true) {
+        let side = if was.is_some() { &mut gone } else { &mut come };
+        side.push(grant);
         if gone.len() + come.len() > most {
             return false;
         }

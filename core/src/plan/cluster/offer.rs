@@ -114,11 +114,7 @@ pub(super) fn nodes(
             peer,
             site: site.clone(),
             segment,
-            assign: if node.assign {
-                pod_cidrs.clone()
-            } else {
-                Vec::new()
-            },
+            assign: node.assign,
             pod_cidrs,
             mesh_addresses: mesh.iter().map(|prefix| prefix.address()).collect(),
             addresses,

@@ -209,11 +209,7 @@ impl Room {
             return None;
         }
         Some(NodePlan {
-            assign: if assigned {
-                old.pod_cidrs.clone()
-            } else {
-                Vec::new()
-            },
+            assign: assigned,
             addresses,
             ..old.clone()
         })
@@ -255,7 +251,7 @@ impl Room {
             site: segment.site.clone(),
             segment: segment.name.clone(),
             gateway_rank: None,
-            assign: pod_cidrs.clone(),
+            assign: true,
             pod_cidrs,
             mesh_addresses: mesh.iter().map(|prefix| prefix.address()).collect(),
             addresses,
