@@ -111,11 +111,11 @@ impl About {
         }
     }
 
-    /// Whether it is a cluster's own object, or one of any node: what keeps a cluster out shows at either.
+    /// Whether it is a cluster's own object, or one of its nodes: what keeps a cluster out shows at either.
     #[must_use]
-    pub fn is_node_or(&self, cluster: &ClusterName) -> bool {
+    pub fn is_of(&self, cluster: &ClusterName) -> bool {
         match self {
-            Self::Node(_) => true,
+            Self::Node(id) => id.cluster == *cluster,
             Self::Cluster(name) => name == cluster,
             _ => false,
         }

@@ -1,4 +1,4 @@
-//! The kinds, as one list. Whoever adds one adds it here; definitions, reference, bundles and metrics follow.
+//! The kinds, as one list. Whoever adds one adds it here; definitions, reference, bundles and what writes are called follow.
 
 use crate::schema::{ATTACHMENT, LABEL, LEDGER, OBJECT, finished};
 use crate::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site, VpnAttachment};
@@ -16,18 +16,7 @@ pub struct OwnKind {
     pub status: &'static str,
     /// Whether its objects are in a namespace.
     pub namespaced: bool,
-    /// Who writes its spec.
-    pub author: Author,
     finish: fn() -> CustomResourceDefinition,
-}
-
-/// Who writes the spec of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Author {
-    /// Users.
-    User,
-    /// The operator.
-    Operator,
 }
 
 impl OwnKind {
@@ -45,14 +34,13 @@ pub trait Ours: kube::Resource<DynamicType = ()> {
 }
 
 macro_rules! kinds {
-    ($($kind:ident, $plural:literal, $namespaced:literal, $author:ident, $limit:ident;)*) => {
+    ($($kind:ident, $plural:literal, $namespaced:literal, $limit:ident;)*) => {
         $(impl Ours for $kind {
             const KIND: OwnKind = OwnKind {
                 kind: Kind::$kind,
                 plural: $plural,
                 status: concat!($plural, "/status"),
                 namespaced: $namespaced,
-                author: Author::$author,
                 finish: || finished::<$kind>($limit),
             };
         })*
@@ -61,15 +49,15 @@ macro_rules! kinds {
     };
 }
 
-// Type, plural, whether in a namespace, who writes its spec, and what its objects' names may be.
+// Type, plural, whether in a namespace, and what its objects' names may be.
 kinds! {
-    ClusterLink, "clusterlinks", false, User, LABEL;
-    Cluster, "clusters", false, User, LABEL;
-    Site, "sites", false, User, LABEL;
-    VpnAttachment, "vpnattachments", false, User, ATTACHMENT;
-    NetworkPlan, "networkplans", true, Operator, LABEL;
-    Peer, "peers", true, Operator, OBJECT;
-    AddressLedger, "addressledgers", false, Operator, LEDGER;
+    ClusterLink, "clusterlinks", false, LABEL;
+    Cluster, "clusters", false, LABEL;
+    Site, "sites", false, LABEL;
+    VpnAttachment, "vpnattachments", false, ATTACHMENT;
+    NetworkPlan, "networkplans", true, LABEL;
+    Peer, "peers", true, OBJECT;
+    AddressLedger, "addressledgers", false, LEDGER;
 }
 
 #[cfg(test)]

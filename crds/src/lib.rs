@@ -34,7 +34,7 @@ pub mod vpn_attachment;
 pub use address_ledger::{AddressLedger, AddressLedgerSpec, AddressLedgerStatus};
 pub use cluster::{Cluster, ClusterSpec, ClusterStatus};
 pub use cluster_link::{ClusterLink, ClusterLinkSpec, ClusterLinkStatus};
-pub use kinds::{Author, KINDS, Ours, OwnKind};
+pub use kinds::{KINDS, Ours, OwnKind};
 pub use network_plan::{NetworkPlan, NetworkPlanSpec, NetworkPlanStatus};
 pub use peer::{Peer, PeerSpec, PeerStatus};
 pub use site::{Site, SiteSpec, SiteStatus};

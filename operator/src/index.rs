@@ -17,7 +17,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tieline_crds::{AddressLedger, Cluster, ClusterLink, NetworkPlan, Peer, Site, VpnAttachment};
+use tieline_crds::{
+    AddressLedger, Cluster, ClusterLink, NetworkPlan, Ours, Peer, Site, VpnAttachment,
+};
 
 /// Taint that keeps pods from a node until its agent carries a plan. Whoever registers nodes sets it, if at all; the operator
 /// takes it away.
@@ -60,21 +62,22 @@ impl Index {
     /// The kinds that have not been listed yet.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        [
-            ("clusterlinks", self.links.listed),
-            ("clusters", self.clusters.listed),
-            ("sites", self.sites.listed),
-            ("vpnattachments", self.vpns.listed),
-            ("addressledgers", self.ledgers.listed),
-            ("networkplans", self.plans.listed),
-            ("peers", self.peers.listed),
-            ("nodes", self.nodes.listed),
-            ("servicecidrs", self.services.listed),
-            ("secrets", self.secrets.listed),
-        ]
-        .into_iter()
-        .filter_map(|(kind, listed)| (!listed).then_some(kind))
-        .collect()
+        fn unlisted<K: Indexed>(table: &Table<K>) -> Option<&'static str> {
+            (!table.listed).then_some(K::PLURAL)
+        }
+        let unlisted = [
+            unlisted(&self.links),
+            unlisted(&self.clusters),
+            unlisted(&self.sites),
+            unlisted(&self.vpns),
+            unlisted(&self.ledgers),
+            unlisted(&self.plans),
+            unlisted(&self.peers),
+            unlisted(&self.nodes),
+            unlisted(&self.services),
+            unlisted(&self.secrets),
+        ];
+        unlisted.into_iter().flatten().collect()
     }
 
     /// Puts an object in, unless a newer version is there or it was deleted since. Returns whether a decision could change.
@@ -343,6 +346,8 @@ impl<K: Indexed> Table<K> {
 
 /// A kind that the index holds.
 pub trait Indexed: Resource<DynamicType = ()> + Clone + PartialEq {
+    /// As paths, metrics and messages name it.
+    const PLURAL: &'static str;
     /// Whether an API server without this kind is taken for one without objects of it.
     const OPTIONAL: bool = false;
 
@@ -360,6 +365,8 @@ pub trait Indexed: Resource<DynamicType = ()> + Clone + PartialEq {
 macro_rules! indexed {
     ($($kind:ty => $table:ident),* $(,)?) => {$(
         impl Indexed for $kind {
+            const PLURAL: &'static str = <$kind as Ours>::KIND.plural;
+
             fn table(index: &mut Index) -> &mut Table<Self> {
                 &mut index.$table
             }
@@ -375,11 +382,19 @@ indexed! {
     AddressLedger => ledgers,
     NetworkPlan => plans,
     Peer => peers,
-    Secret => secrets,
+}
+
+impl Indexed for Secret {
+    const PLURAL: &'static str = "secrets";
+
+    fn table(index: &mut Index) -> &mut Table<Self> {
+        &mut index.secrets
+    }
 }
 
 /// Kubernetes 1.32 does not serve it by default.
 impl Indexed for ServiceCIDR {
+    const PLURAL: &'static str = "servicecidrs";
     const OPTIONAL: bool = true;
 
     fn table(index: &mut Index) -> &mut Table<Self> {
@@ -388,6 +403,8 @@ impl Indexed for ServiceCIDR {
 }
 
 impl Indexed for Node {
+    const PLURAL: &'static str = "nodes";
+
     fn table(index: &mut Index) -> &mut Table<Self> {
         &mut index.nodes
     }

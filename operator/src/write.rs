@@ -23,7 +23,7 @@ use thiserror::Error;
 use tieline_client::chain;
 use tieline_client::lease::Leadership;
 use tieline_core::cidr::Prefix;
-use tieline_crds::{AddressLedger, NetworkPlan, NetworkPlanSpec, Peer, PeerSpec};
+use tieline_crds::{AddressLedger, NetworkPlan, NetworkPlanSpec, Ours, Peer, PeerSpec};
 
 /// The one field manager.
 pub const MANAGER: &str = "tieline-operator";
@@ -190,7 +190,7 @@ impl Writer {
         let name = ledger.name_any();
         let new = ledger.metadata.resource_version.is_none();
         let params = posted();
-        self.send("addressledgers", &name, async {
+        self.send(AddressLedger::PLURAL, &name, async {
             if new {
                 api.create(&params, &ledger).await
             } else {
@@ -213,7 +213,7 @@ impl Writer {
             "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": name}, "spec": spec,
         });
         self.send(
-            K::RESOURCE,
+            K::PLURAL,
             name,
             api.patch(name, &PatchParams::apply(MANAGER), &Patch::Apply(&body)),
         )
@@ -226,7 +226,7 @@ impl Writer {
     /// [`WriteError`].
     pub async fn status<K>(&self, object: &K, status: &impl Serialize) -> Result<(), WriteError>
     where
-        K: Written + Resource<Scope = ClusterResourceScope>,
+        K: Written + Ours + Resource<Scope = ClusterResourceScope>,
     {
         self.apply_status(Api::<K>::all(self.client.clone()), object, status)
             .await
@@ -242,13 +242,13 @@ impl Writer {
         status: &impl Serialize,
     ) -> Result<(), WriteError>
     where
-        K: Written + Resource<Scope = NamespaceResourceScope>,
+        K: Written + Ours + Resource<Scope = NamespaceResourceScope>,
     {
         let api = Api::<K>::namespaced(self.client.clone(), &self.namespace);
         self.apply_status(api, object, status).await
     }
 
-    async fn apply_status<K: Written>(
+    async fn apply_status<K: Written + Ours>(
         &self,
         api: Api<K>,
         object: &K,
@@ -261,7 +261,7 @@ impl Writer {
             "metadata": {"name": name, "uid": object.uid()}, "status": status,
         });
         self.send(
-            K::STATUS,
+            K::KIND.status,
             &name,
             api.patch_status(&name, &PatchParams::apply(MANAGER), &Patch::Apply(&body)),
         )
@@ -282,7 +282,7 @@ impl Writer {
         let body = json!({"metadata": {"uid": object.uid(), "labels": {IN_USE: label}}});
         let api: Api<K> = Api::all(self.client.clone());
         self.send(
-            K::RESOURCE,
+            K::PLURAL,
             &name,
             api.patch(&name, &merge(), &Patch::Merge(&body)),
         )
@@ -318,7 +318,7 @@ impl Writer {
         let name = node.name_any();
         let api: Api<Node> = Api::all(self.client.clone());
         self.send(
-            "nodes",
+            Node::PLURAL,
             &name,
             api.patch(&name, &merge(), &Patch::Merge(body)),
         )
@@ -332,8 +332,12 @@ impl Writer {
     async fn new_secret(&self, secret: &Secret) -> Result<(), WriteError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = posted();
-        self.send("secrets", &secret.name_any(), api.create(&params, secret))
-            .await
+        self.send(
+            Secret::PLURAL,
+            &secret.name_any(),
+            api.create(&params, secret),
+        )
+        .await
     }
 
     /// Applies a Secret that is derived and may change.
@@ -344,7 +348,7 @@ impl Writer {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let name = secret.name_any();
         self.send(
-            "secrets",
+            Secret::PLURAL,
             &name,
             api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(secret)),
         )
@@ -376,9 +380,9 @@ impl Writer {
         match api.delete(&name, &params).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(self.failed(K::RESOURCE, &name, &error)),
+            Err(error) => return Err(self.failed(K::PLURAL, &name, &error)),
         }
-        self.count(K::RESOURCE, "stored");
+        self.count(K::PLURAL, "stored");
         self.shared.removed(object);
         Ok(())
     }
@@ -481,36 +485,9 @@ fn merge() -> PatchParams {
 }
 
 /// A kind that is written.
-pub trait Written: Indexed + Clone + Debug + DeserializeOwned + Serialize + Send + Sync {
-    /// Plural, for metrics and messages.
-    const RESOURCE: &'static str;
-    /// The same for its status.
-    const STATUS: &'static str;
-}
+pub trait Written: Indexed + Debug + DeserializeOwned + Serialize + Send + Sync {}
 
-macro_rules! written {
-    ($($kind:ident => $plural:literal),* $(,)?) => {$(
-        impl Written for tieline_crds::$kind {
-            const RESOURCE: &'static str = $plural;
-            const STATUS: &'static str = concat!($plural, "/status");
-        }
-    )*};
-}
-
-impl Written for Secret {
-    const RESOURCE: &'static str = "secrets";
-    const STATUS: &'static str = "secrets";
-}
-
-written! {
-    ClusterLink => "clusterlinks",
-    Cluster => "clusters",
-    Site => "sites",
-    VpnAttachment => "vpnattachments",
-    AddressLedger => "addressledgers",
-    NetworkPlan => "networkplans",
-    Peer => "peers",
-}
+impl<K: Indexed + Debug + DeserializeOwned + Serialize + Send + Sync> Written for K {}
 
 /// How an object that is not applied is sent.
 fn posted() -> PostParams {

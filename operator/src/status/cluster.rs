@@ -112,7 +112,7 @@ fn waiting(decided: &Decided, cluster: Option<&ClusterName>, out: usize, total: 
         .waiting
         .iter()
         .chain(&decided.world.notices)
-        .filter(|it| cluster.is_some_and(|cluster| it.about.is_node_or(cluster)))
+        .filter(|it| cluster.is_some_and(|cluster| it.about.is_of(cluster)))
         .map(Notice::brief)
         .collect();
     let why = listed(texts);

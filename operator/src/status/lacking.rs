@@ -16,7 +16,7 @@ impl Readiness {
         let maps = spec.clusters.iter().filter_map(|it| self.not_ready(it));
         let objections = || decided.objections.of_link(link).map(|(it, _)| it);
         let mut others: Vec<Notice> = objections().cloned().collect();
-        let told = |cluster: &ClusterName| objections().any(|it| it.about.is_node_or(cluster));
+        let told = |cluster: &ClusterName| objections().any(|it| it.about.is_of(cluster));
         for cluster in &spec.clusters {
             if self.planned(cluster).is_some_and(|nodes| !nodes.is_empty()) || told(cluster) {
                 continue;

@@ -161,6 +161,33 @@ fn report(index: &mut Index, node: &str, accepted: bool, paths: Option<(u32, u32
     index.apply::<Peer>(serde_json::from_value(peer).unwrap());
 }
 
+/// What the one link lacks, as `name: reason`.
+fn reasons(index: &Index) -> Vec<String> {
+    let decided = decided(index);
+    let members = Readiness::judge(index, &decided);
+    let (link, spec) = decided.world.fleet.links.iter().next().unwrap();
+    let entries = members.entries(link, spec, &decided);
+    let reasons = entries.first.iter();
+    reasons
+        .map(|it| format!("{}: {}", it.about.name(), it.reason))
+        .collect()
+}
+
+#[test]
+fn a_cluster_without_nodes_is_told_beside_another_clusters_node_that_waits() {
+    let mut index = pair();
+    let object = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let blog = object("blog", json!({"sites": {"name": "rome"}}));
+    index.apply::<Cluster>(serde_json::from_value(blog).unwrap());
+    let acme = object("acme", json!({"members": {"clusters": ["blog", "shop"]}}));
+    index.apply::<ClusterLink>(serde_json::from_value(acme).unwrap());
+    index.apply::<Node>(serde_json::from_value(object("n3", json!({}))).unwrap());
+    let told = reasons(&index);
+    for entry in ["blog: NoNodes", "n3: NoPodCidr"] {
+        assert!(told.iter().any(|it| it == entry), "{entry}: {told:?}");
+    }
+}
+
 #[test]
 fn a_node_that_wants_no_path_is_ready_only_when_it_is_an_accepted_gateway() {
     let mut index = pair();
@@ -168,15 +195,7 @@ fn a_node_that_wants_no_path_is_ready_only_when_it_is_an_accepted_gateway() {
         for (node, (accepted, paths)) in [("n1", n1), ("n2", n2)] {
             report(&mut index, node, accepted, paths.map(|up| (up, up)));
         }
-        let decided = decided(&index);
-        let members = Readiness::judge(&index, &decided);
-        let (link, spec) = decided.world.fleet.links.iter().next().unwrap();
-        let entries = members.entries(link, spec, &decided);
-        let reasons = entries
-            .first
-            .iter()
-            .map(|it| format!("{}: {}", it.about.name(), it.reason));
-        reasons.collect::<Vec<_>>()
+        reasons(&index)
     };
     let none: [&str; 0] = [];
     assert_eq!(reasons((true, Some(0)), (true, Some(1))), none);

@@ -11,10 +11,7 @@ use tieline_core::plan::listed;
 
 pub(super) const FLANNEL: Known = Known {
     name: "flannel",
-    config_maps: &[
-        ("kube-flannel", "kube-flannel-cfg"),
-        ("kube-system", "kube-flannel-cfg"),
-    ],
+    config_maps: &[],
     devices: &["flannel*"],
     chains: &["FLANNEL-*", "flannel-*"],
     look,
