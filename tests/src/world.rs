@@ -18,6 +18,7 @@ mod leak;
 mod programs;
 mod scrape;
 
+use crate::wait::eventually;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -560,26 +561,5 @@ impl World {
     #[must_use]
     pub fn kubectl_path(&self) -> &Path {
         &self.control_plane.binaries().kubectl
-    }
-}
-
-/// Looks every 20 ms until `look` succeeds.
-///
-/// # Errors
-/// Not within `patience`: what was waited for, and the last reason why not.
-pub fn eventually<T>(
-    what: &str,
-    patience: Duration,
-    mut look: impl FnMut() -> Result<T>,
-) -> Result<T> {
-    let end = Instant::now() + patience;
-    loop {
-        match look() {
-            Ok(value) => return Ok(value),
-            Err(error) if Instant::now() > end => {
-                return Err(error.context(format!("waited {patience:?} for {what}")));
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
     }
 }

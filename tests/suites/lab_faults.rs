@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::lab::{Dump, Endpoint, Flows, Lifetime, Oracle, enter};
-use e2e::world::{Story, World, eventually};
+use e2e::wait::eventually;
+use e2e::world::{Story, World};
 use libtest_mimic::Arguments;
 use matrix::matrix;
 use support::{figures, listening, recovers, trial, within};

@@ -14,7 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::docs::{INSTALL, Page, UNINSTALL, UPGRADE};
 use e2e::lab::{Lifetime, Topology};
 use e2e::nodes::{Cni, NodeLab, ProxyMode, Tieline, enter, probes, tieline};
-use e2e::world::{Programs, eventually, repository};
+use e2e::wait::eventually;
+use e2e::world::{Programs, repository};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// All pages whose commands are run, in the order in which a cluster meets them.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{FORWARDED, GUEST, HOME, Line};
 use crate::lab::{API4, Lab, NetNs};
-use crate::world::eventually;
+use crate::wait::eventually;
 
 /// The second serial port.
 const REPORT: &str = "/dev/ttyS1";

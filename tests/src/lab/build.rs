@@ -1,5 +1,6 @@
 //! Builds the underlay of a [`Topology`] and keeps it: switches, routers, hosts, nodes, pods.
 
+use crate::wait::eventually;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use ipnet::IpNet;
 use tokio::runtime::{Handle, Runtime};
 
@@ -476,19 +477,12 @@ pub(super) fn cable(
 /// Waits until a bridge port forwards. The kernel notices a new carrier a moment later, and what
 /// is sent before that is lost, address resolution for instance.
 pub(super) fn forwards(switch: &NetNs, port: &str) -> Result<()> {
-    for _ in 0..400 {
-        if switch
-            .cmd("bridge", &["link", "show", "dev", port])?
-            .contains("state forwarding")
-        {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    bail!(
-        "port {port} of {} does not forward after 2 s",
-        switch.name()
-    )
+    let what = format!("port {port} of {} to forward", switch.name());
+    eventually(&what, Duration::from_secs(2), || {
+        let shown = switch.cmd("bridge", &["link", "show", "dev", port])?;
+        ensure!(shown.contains("state forwarding"), "{shown}");
+        Ok(())
+    })
 }
 
 fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {

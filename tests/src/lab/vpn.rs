@@ -1,11 +1,12 @@
 //! The company VPN: a plain WireGuard box that is not ours, and one host behind it.
 
+use crate::wait::eventually;
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -142,18 +143,9 @@ impl VpnBox {
         let process = Process::start(&self.ns, "wireguard-go", &mut command, log)?;
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
 
-        let end = Instant::now() + Duration::from_secs(5);
-        while !self
-            .ns
-            .output("wg", &["show", DEVICE], "")?
-            .status
-            .success()
-        {
-            if Instant::now() > end {
-                bail!("wireguard-go did not answer within 5 s");
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        eventually("wireguard-go", Duration::from_secs(5), || {
+            self.ns.cmd("wg", &["show", DEVICE])
+        })?;
         self.ns
             .feed("wg", &["setconf", DEVICE, "/dev/stdin"], &parsed.setconf)?;
         let mut lines: Vec<String> = parsed

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use super::around;
 use super::binaries::Programs;
 use crate::lab::{NetNs, Process};
-use crate::world::eventually;
+use crate::wait::eventually;
 
 /// Where seeds lie: on the file system of the nodes' disks, for as long as this process lives.
 const FOLDER: &str = "/run/lab-seeds";

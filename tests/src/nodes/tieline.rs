@@ -32,8 +32,9 @@ use serde_norway::Value;
 
 use super::{Cni, NodeLab, Options, PodRanges, ProxyMode};
 use crate::lab::{Endpoint, Oracle, Planned, Topology};
+use crate::wait::eventually;
 use crate::world::cluster::Cluster;
-use crate::world::{NAMESPACE, Programs, eventually, repository};
+use crate::world::{NAMESPACE, Programs, repository};
 
 /// Tag of the image of this build.
 pub const TAG: &str = "lab";
@@ -238,18 +239,11 @@ impl Tieline {
     /// `patience` is over; the message says what is not ready, and lists the pods.
     pub fn wait_ready(&self, lab: &NodeLab, patience: Duration) -> Result<Duration> {
         let begun = Instant::now();
-        loop {
-            match self.cluster.ready() {
-                Ok(()) => return Ok(begun.elapsed()),
-                Err(error) if begun.elapsed() > patience => {
-                    self.keep_logs(lab);
-                    return Err(error
-                        .context(format!("not Ready within {patience:?}"))
-                        .context(state(lab)));
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
+        eventually("the mesh to be Ready", patience, || self.cluster.ready()).map_err(|error| {
+            self.keep_logs(lab);
+            error.context(state(lab))
+        })?;
+        Ok(begun.elapsed())
     }
 
     /// What a user does: `helm install`, `kubectl apply` of the example, and waiting. Returns how long all of it took.

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{World, eventually};
+use super::World;
 use crate::lab::{Endpoint, Family, NetNs};
+use crate::wait::eventually;
 
 /// The port of every echo server of the lab.
 const ECHO: u16 = 7000;

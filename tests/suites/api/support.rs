@@ -1,8 +1,9 @@
 //! The control plane that the tests share, and how they speak of it.
 
+use e2e::wait::eventually;
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -96,22 +97,20 @@ pub(crate) fn refused(answer: Result<String>, reasons: &[&str]) -> Result<()> {
 /// The API server looks for new policies once a second; a policy that holds everything up shows that it has seen them.
 fn wait_for_policies(server: &Server) -> Result<()> {
     server.apply(&ledger("cluster-canary", "canary-lineage", 1))?;
-    let give_up = Instant::now() + Duration::from_secs(30);
-    let delete = || {
-        server.kubectl(&[
-            "delete",
-            "--dry-run=server",
-            "addressledgers.tieline.dev",
-            "cluster-canary",
-        ])
-    };
-    while delete().is_ok() {
+    let delete = [
+        "delete",
+        "--dry-run=server",
+        "addressledgers.tieline.dev",
+        "cluster-canary",
+    ];
+    let patience = Duration::from_secs(30);
+    eventually("the policies of deploy/manifests", patience, || {
         ensure!(
-            Instant::now() < give_up,
-            "the policies of deploy/manifests were not in force after 30 s"
+            server.kubectl(&delete).is_err(),
+            "a deletion is let through"
         );
-        std::thread::sleep(Duration::from_millis(100));
-    }
+        Ok(())
+    })?;
     // All policies were applied together, and a look finds what has arrived: one more look is enough for the others.
     std::thread::sleep(Duration::from_millis(1500));
     Ok(())

@@ -3,10 +3,11 @@
 use crate::diagnosis::{peer, report};
 use crate::support::{Stage, Tests};
 use anyhow::{Context as _, Result, ensure};
+use e2e::wait::eventually;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) fn tests() -> Tests {
     vec![
@@ -295,11 +296,9 @@ impl Kubelet {
             "--type=merge",
             &status,
         ])?;
-        let give_up = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            ensure!(Instant::now() < give_up, "openssl s_server does not listen");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        eventually("openssl s_server", Duration::from_secs(10), || {
+            Ok(std::net::TcpStream::connect(("127.0.0.1", port))?)
+        })?;
         Ok(kubelet)
     }
 }

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use e2e::control_plane::ControlPlane;
 use e2e::guest::inside::{self, Reporter};
 use e2e::lab::{API4, Dump, Endpoint, Family, Flows, Lab, Oracle, SiteKind, Topology};
-use e2e::world::{NEXT_VERSION, Programs, Story, World, eventually};
+use e2e::wait::eventually;
+use e2e::world::{NEXT_VERSION, Programs, Story, World};
 
 use crate::hearing::{listening, recovers};
 use crate::losses::{losses, more};

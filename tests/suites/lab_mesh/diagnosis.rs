@@ -1,7 +1,8 @@
 //! `tieline doctor` on a mesh that works, and with a filter of a host in its way.
 
 use anyhow::{Context, Result, ensure};
-use e2e::world::{World, eventually};
+use e2e::wait::eventually;
+use e2e::world::World;
 use serde_json::Value;
 use std::process::Command;
 use std::time::Duration;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::lab::Dump;
-use e2e::world::{World, eventually};
+use e2e::wait::eventually;
+use e2e::world::World;
 
 use crate::support::recovers;
 use crate::three_sites;

@@ -1,9 +1,10 @@
 //! The box of the company VPN.
 
+use e2e::wait::eventually;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::lab::{Family, Flows, Oracle, Protocol};
 
 use super::stage::{planned, three_sites};
@@ -23,11 +24,10 @@ pub(crate) fn vpn() -> Result<()> {
                 .args(["-f", "wgt"])
                 .env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1"),
         )?;
-        let end = Instant::now() + Duration::from_secs(5);
-        while node.cmd("wg", &["show", "wgt"]).is_err() {
-            ensure!(Instant::now() < end, "wireguard-go says: {}", process.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let seen = eventually("wireguard-go", Duration::from_secs(5), || {
+            node.cmd("wg", &["show", "wgt"])
+        });
+        seen.with_context(|| process.log())?;
         let config = format!(
             "[Interface]\nPrivateKey = {private}\n[Peer]\nPublicKey = {box_public}\nAllowedIPs = 172.16.9.0/24\n\
              Endpoint = {}:51820\n",

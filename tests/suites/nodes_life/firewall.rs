@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::nodes::NodeLab;
+use e2e::wait::eventually;
 
-use super::stage::{PATIENCE, Ranges, Stage, condition, peer_name, until, within};
+use super::stage::{PATIENCE, Ranges, Stage, condition, peer_name, within};
 use std::time::{Duration, Instant};
 
 /// Lets through what the node's own network needs, and nothing of the mesh.
@@ -76,7 +77,7 @@ fn dropped(
     ensure!(told(stage)?.is_none(), "reported before it is so");
     close(&stage.lab)?;
     let begun = Instant::now();
-    let message = until(PATIENCE, || {
+    let message = eventually("the chain to be reported", PATIENCE, || {
         told(stage)?.context("no condition ForwardDropped")
     })?;
     println!("reported after {:.1?}: {message}", begun.elapsed());
@@ -104,7 +105,7 @@ fn dropped(
     }
     stage.matrix()?;
     let begun = Instant::now();
-    until(PATIENCE, || {
+    eventually("the report to be taken back", PATIENCE, || {
         ensure!(told(stage)?.is_none(), "reported although the mesh passes");
         Ok(())
     })?;

@@ -1,5 +1,6 @@
 //! Installed, withdrawn, installed again, upgraded.
 
+use e2e::wait::eventually;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -12,7 +13,7 @@ use e2e::lab::Dump;
 use e2e::nodes::Tieline;
 use e2e::world::{NEXT_VERSION as NEXT, Programs};
 
-use super::stage::{PATIENCE, Ranges, Stage, across, inside, until, within};
+use super::stage::{PATIENCE, Ranges, Stage, across, inside, within};
 
 /// Longest silence between two sites while one gateway's agent is replaced: an embedded device ends with its agent.
 const GAP: Duration = Duration::from_secs(10);
@@ -32,7 +33,7 @@ pub(crate) fn leaves_no_trace() -> Result<()> {
                 .collect()
         };
         // kube-proxy follows the last pod that came.
-        let before = until(PATIENCE, || {
+        let before = eventually("the nodes to come to rest", PATIENCE, || {
             let one = dumps(stage)?;
             std::thread::sleep(Duration::from_secs(2));
             ensure!(one == dumps(stage)?, "the nodes are not at rest");
@@ -93,7 +94,7 @@ pub(crate) fn upgrade() -> Result<()> {
         let begun = Instant::now();
         stage.tieline.upgrade_to(&chart, NEXT)?;
         stage.tieline.wait_rolled_out(&stage.lab, PATIENCE * 2)?;
-        until(PATIENCE, || {
+        eventually("every agent to report the next version", PATIENCE, || {
             for (node, peer) in stage.peers()? {
                 let version = &peer["status"]["version"];
                 ensure!(version == NEXT, "{node} reports {version}");
@@ -113,7 +114,9 @@ pub(crate) fn upgrade() -> Result<()> {
         stage.nothing_clear()?;
         stage.nothing_renumbered(&before, None)?;
         // An operator that was replaced may take a moment to end.
-        until(PATIENCE, || versions(stage))?;
+        eventually("every agent to report its version", PATIENCE, || {
+            versions(stage)
+        })?;
         let columns = stage.lab.control_plane().kubectl(&[
             "get",
             "crd",

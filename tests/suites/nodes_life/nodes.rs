@@ -1,12 +1,13 @@
 //! What happens to nodes in the life of a cluster that has its pod ranges from Tieline: after each, every pod reaches every pod,
 //! nothing was in clear, and nobody was renumbered.
 
+use e2e::wait::eventually;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::lab::Family;
 
-use super::stage::{NAMESPACE, OPERATORS, PATIENCE, Ranges, Stage, across, until, within};
+use super::stage::{NAMESPACE, OPERATORS, PATIENCE, Ranges, Stage, across, within};
 
 /// From a node's Ready to its pod's first packet across sites.
 const FIRST_PACKET: Duration = Duration::from_secs(5);
@@ -54,11 +55,11 @@ pub(crate) fn joined() -> Result<()> {
         let stream = stage.ping(&across(&ends), Duration::from_millis(50))?;
         let begun = Instant::now();
         let node = stage.lab.join("paris")?;
-        let ready = until(PATIENCE, || {
+        let ready = eventually("the mesh to be Ready", PATIENCE, || {
             stage.lab.wait_ready(Duration::ZERO)?;
             Ok(Instant::now())
         })?;
-        let own = until(PATIENCE, || {
+        let own = eventually("a pod of the node to run", PATIENCE, || {
             let pods = stage.lab.pods("default", "app=web")?;
             let pod = pods.iter().find(|pod| pod.node == node);
             let pod = pod.filter(|pod| !pod.addresses.is_empty());
@@ -92,19 +93,21 @@ pub(crate) fn tainted() -> Result<()> {
         let begun = Instant::now();
         let known = stage.tieline.planned()?;
         let node = stage.lab.join_tainted("oslo", AGENT_NOT_READY)?;
-        until(PATIENCE, || {
+        eventually("the node with its taint", PATIENCE, || {
             let tainted = tainted_nodes(stage)?;
             ensure!(tainted.contains(&node), "it registered without the taint");
             Ok(())
         })?;
         // Its pods wait until its agent carries the plan: what they send inside the site is told from a leak in time.
-        until(PATIENCE, || {
+        eventually("the node's pod ranges in the plan", PATIENCE, || {
             let planned = stage.tieline.planned()?;
             ensure!(planned != known, "its pod ranges are not in the plan");
             Ok(())
         })?;
         stage.hear_of_plan()?;
-        until(PATIENCE, || nobody_tainted(stage))?;
+        eventually("every node without its taint", PATIENCE, || {
+            nobody_tainted(stage)
+        })?;
         println!(
             "{node} is free of its taint {:.1?} after power on",
             begun.elapsed()
@@ -121,7 +124,9 @@ pub(crate) fn tainted() -> Result<()> {
             "tainted are {tainted:?} only"
         );
         stage.operators(2)?;
-        until(PATIENCE, || nobody_tainted(stage))?;
+        eventually("every node without its taint", PATIENCE, || {
+            nobody_tainted(stage)
+        })?;
         stage.follows()?;
         stage.nothing_renumbered(&before, None)
     })
@@ -172,7 +177,7 @@ fn changes_address(stage: &mut Stage, node: &str) -> Result<Duration> {
     stage.lab.change_addresses(node)?;
     let new = stage.lab.lab().node(node)?.address4();
     ensure!(old != new, "the address is the old one");
-    until(PATIENCE, || {
+    eventually("the new address to be accepted", PATIENCE, || {
         let peers = stage.peers()?;
         let peer = peers.get(node).context("its Peer is gone")?;
         let accepted = peer["spec"]["acceptedEndpoints"].to_string();
@@ -201,12 +206,12 @@ pub(crate) fn gateway_deleted() -> Result<()> {
             .collect::<Result<_>>()?;
         stage.hush();
         // Their servers have gone this moment, and so have their ports.
-        let stream = until(PATIENCE, || {
+        let stream = eventually("pings that are answered", PATIENCE, || {
             stage.ping(&across(&others), Duration::from_millis(50))
         })?;
         let begun = Instant::now();
         stage.lab.delete(&node)?;
-        until(PATIENCE, || {
+        eventually("another gateway", PATIENCE, || {
             let gateway = stage.gateway("oslo")?;
             ensure!(gateway != node, "{node} is the gateway still");
             Ok(())
@@ -239,7 +244,7 @@ pub(crate) fn created_again() -> Result<()> {
         stage.hush();
         stage.lab.delete(node)?;
         stage.lab.create_again(node)?;
-        until(PATIENCE, || {
+        eventually("other keys to be accepted", PATIENCE, || {
             ensure!(
                 keys(stage)?.0 != old.0,
                 "the accepted keys are the old ones"

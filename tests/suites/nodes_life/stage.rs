@@ -1,9 +1,10 @@
 //! The clusters that the tests share, and how they speak of them.
 
+use e2e::wait::eventually;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::lab::{Endpoint, Flows, Oracle, PingStream, Server, Topology};
@@ -137,7 +138,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The counter-proof: takes the guard from a node and fails unless its pods' packets are then heard, until the agent has put the
+    /// The counter-proof: takes the guard from a node and fails unless its pods' packets are then heard the agent has put the
     /// guard back.
     fn leaks_without_the_guard(&self, oracle: &mut Oracle) -> Result<()> {
         let node = "oslo-2";
@@ -150,11 +151,15 @@ impl Stage {
         self.lab.on_node(node, "sh", &["-c", unguard])?;
         let heard = oracle.report()?;
         ensure!(heard.to_planned > 0, "no leak without the guard: {heard}");
-        until(PATIENCE, || {
-            oracle.reset()?;
-            std::thread::sleep(Duration::from_secs(1));
-            oracle.report()?.expect_nothing_clear()
-        })
+        eventually(
+            "a second without a planned packet in clear",
+            PATIENCE,
+            || {
+                oracle.reset()?;
+                std::thread::sleep(Duration::from_secs(1));
+                oracle.report()?.expect_nothing_clear()
+            },
+        )
     }
 
     /// Lets this many operators run.
@@ -200,7 +205,7 @@ impl Stage {
         self.nothing_clear()
     }
 
-    /// Lets these pods answer, until [`Stage::hush`].
+    /// Lets these pods answer [`Stage::hush`].
     pub(crate) fn serve(&self, ends: &[Endpoint]) -> Result<()> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         for end in ends {
@@ -249,7 +254,7 @@ impl Stage {
         self.tieline.wait_ready(&self.lab, PATIENCE)?;
         self.hear_of_plan()?;
         // After a reboot, the API server tells for a while how things were before.
-        until(PATIENCE, || self.matrix())
+        eventually("every pod to reach every pod", PATIENCE, || self.matrix())
     }
 
     /// What is granted and given: every ledger's grants with their owners, and every node's pod ranges. Only what is held counts,
@@ -348,15 +353,4 @@ fn pairs(
         .filter(|(one, other)| wanted(one, other))
         .map(|(one, other)| (one.clone(), other.clone()))
         .collect()
-}
-
-/// Tries until it succeeds; the last error when `patience` is over.
-pub(crate) fn until<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + patience;
-    loop {
-        match attempt() {
-            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(100)),
-            result => return result,
-        }
-    }
 }

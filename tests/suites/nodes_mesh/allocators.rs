@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::lab::Flows;
 use e2e::nodes::{Cni, NodeLab, PodRanges, ProxyMode, Tieline};
-use e2e::world::eventually;
+use e2e::wait::eventually;
 use ipnet::IpNet;
 use serde_json::Value;
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use e2e::lab::{Family, Flows};
 use e2e::nodes::{Cni, DNS_SERVICE, url};
-use e2e::world::{NAMESPACE, eventually};
+use e2e::wait::eventually;
+use e2e::world::NAMESPACE;
 use serde_json::Value;
 
 use crate::real_nodes::{
-    endpoints, families, named, nothing_crosses, pods_talk, servers, services, until,
+    PROXY_PATIENCE, endpoints, families, named, nothing_crosses, pods_talk, servers, services,
 };
 use crate::world::World;
 
@@ -78,7 +79,9 @@ pub(crate) fn services_elsewhere(world: &mut World) -> Result<()> {
 
     for node in ["oslo-1", "oslo-2", "berlin-1", "berlin-2"] {
         let pod = world.pod_on(node)?;
-        let found = until(|| lab.lookup(pod, "oslo.default.svc.cluster.local"))?;
+        let found = eventually("kube-proxy to follow", PROXY_PATIENCE, || {
+            lab.lookup(pod, "oslo.default.svc.cluster.local")
+        })?;
         ensure!(
             BTreeSet::from_iter(found.clone()) == named(&addresses),
             "{node}: {found:?}, wanted {addresses:?}"
@@ -108,7 +111,9 @@ fn cluster_ip(
     let (lab, service) = (&world.lab, url(address, 80));
     for node in ["paris-1", "paris-2", "berlin-1", "berlin-2"] {
         let pod = world.pod_on(node)?;
-        let seen = until(|| lab.ask(pod, &service, 12))?;
+        let seen = eventually("kube-proxy to follow", PROXY_PATIENCE, || {
+            lab.ask(pod, &service, 12)
+        })?;
         ensure!(
             servers(&seen) == *both,
             "{service} from {node}'s pod: {seen:?}"
@@ -119,7 +124,9 @@ fn cluster_ip(
             "{node}'s pod at {:?} was seen as {clients:?}",
             pod.addresses
         );
-        let seen = until(|| lab.ask_from_node(node, &service, 12))?;
+        let seen = eventually("kube-proxy to follow", PROXY_PATIENCE, || {
+            lab.ask_from_node(node, &service, 12)
+        })?;
         ensure!(servers(&seen) == *both, "{service} from {node}: {seen:?}");
     }
     Ok(())
@@ -131,10 +138,12 @@ fn node_port(world: &World, family: Family, both: &BTreeSet<String>) -> Result<(
     let node = lab.lab().node("paris-2")?.address_of(family)?;
     let service = url(node, 30081);
     for asking in ["paris-1", "berlin-1"] {
-        let seen = until(|| lab.ask_from_node(asking, &service, 12))?;
+        let seen = eventually("kube-proxy to follow", PROXY_PATIENCE, || {
+            lab.ask_from_node(asking, &service, 12)
+        })?;
         ensure!(servers(&seen) == *both, "{service} from {asking}: {seen:?}");
     }
-    let text = until(|| get(node, 30081))?;
+    let text = eventually("kube-proxy to follow", PROXY_PATIENCE, || get(node, 30081))?;
     ensure!(
         both.iter().any(|pod| text.contains(pod.as_str())),
         "{service} from outside: {text}"

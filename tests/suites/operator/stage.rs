@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::control_plane::{AuditMark, AuditWrite, ControlPlane, Options};
+use e2e::wait::eventually;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -245,23 +246,14 @@ impl Stage {
         what: &str,
         mut holds: impl FnMut() -> Result<bool>,
     ) -> Result<()> {
-        let give_up = Instant::now() + LIMIT;
-        loop {
-            let failure = match holds() {
-                Ok(true) => return Ok(()),
-                Ok(false) => None,
-                Err(failure) => Some(failure),
-            };
-            if Instant::now() > give_up {
-                let logs: Vec<String> = self.operators.iter().map(Operator::tail).collect();
-                bail!(
-                    "{what}: not after {LIMIT:?}{}\n{}",
-                    failure.map_or_else(String::new, |it| format!(" ({it:#})")),
-                    logs.join("\n")
-                );
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let looked = eventually(what, LIMIT, || {
+            ensure!(holds()?, "it does not hold");
+            Ok(())
+        });
+        looked.with_context(|| {
+            let logs: Vec<String> = self.operators.iter().map(Operator::tail).collect();
+            logs.join("\n")
+        })
     }
 
     /// Waits for a condition of this text.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use e2e::lab::{Flows, Oracle};
-use e2e::world::{World, eventually};
+use e2e::wait::eventually;
+use e2e::world::World;
 
 /// An eavesdropper that is known to hear ([`Oracle::proven`]).
 pub(crate) fn listening(world: &World) -> Result<Oracle> {

@@ -1,8 +1,9 @@
 //! What the suites on real nodes share: the pods that stand for users' programs, and the facts that hold without Tieline.
 
+use e2e::wait::eventually;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::lab::{Endpoint, Family, Flows};
@@ -162,12 +163,18 @@ pub(crate) fn services(lab: &NodeLab) -> Result<()> {
     let both = BTreeSet::from([cast.first.name.clone(), cast.second.name.clone()]);
     for (family, address) in &addresses {
         let service = url(*address, 80);
-        let seen = until(|| lab.ask(&cast.beside, &service, 20))?;
+        let seen = eventually("kube-proxy to follow", PROXY_PATIENCE, || {
+            lab.ask(&cast.beside, &service, 20)
+        })?;
         ensure!(servers(&seen) == both, "{service} from a pod: {seen:?}");
-        let seen = until(|| lab.ask_from_node("paris-2", &service, 20))?;
+        let seen = eventually("kube-proxy to follow", PROXY_PATIENCE, || {
+            lab.ask_from_node("paris-2", &service, 20)
+        })?;
         ensure!(servers(&seen) == both, "{service} from a node: {seen:?}");
         let node = url(lab.lab().node("paris-2")?.address_of(*family)?, 30080);
-        let seen = until(|| lab.ask_from_node("paris-1", &node, 20))?;
+        let seen = eventually("kube-proxy to follow", PROXY_PATIENCE, || {
+            lab.ask_from_node("paris-1", &node, 20)
+        })?;
         ensure!(servers(&seen) == both, "NodePort {node}: {seen:?}");
     }
 
@@ -229,12 +236,4 @@ pub(crate) fn servers(answers: &[Answer]) -> BTreeSet<String> {
 }
 
 /// kube-proxy needs a moment after a change.
-pub(crate) fn until<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + Duration::from_secs(10);
-    loop {
-        match attempt() {
-            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(200)),
-            result => return result,
-        }
-    }
-}
+pub(crate) const PROXY_PATIENCE: Duration = Duration::from_secs(10);
