@@ -11,7 +11,10 @@ use tieline_core::plan::listed;
 
 pub(super) const FLANNEL: Known = Known {
     name: "flannel",
-    config_maps: &[],
+    config_maps: &[
+        ("kube-flannel", "kube-flannel-cfg"),
+        ("kube-system", "kube-flannel-cfg"),
+    ],
     devices: &["flannel*"],
     chains: &["FLANNEL-*", "flannel-*"],
     look,
