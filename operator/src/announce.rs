@@ -1,12 +1,11 @@
 //! The announcer: statuses, labels and Events are written beside the reconcile, because nothing in the mesh waits for
 //! them. It asks for work when it is idle, and rests a little before: so a burst of joins is one status, judged last.
 
-use crate::status::{Changes, Happening, happenings};
+use crate::status::{Announcement, Happening, happenings};
 use crate::write::{WriteError, Writer};
-use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
-use kube::ResourceExt;
 use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tieline_client::chain;
@@ -30,7 +29,7 @@ pub enum Word {
 }
 
 /// Statuses and labels to write, and Events to tell.
-pub type Round = (Changes, Vec<Happening>);
+pub type Round = (Vec<Announcement>, Vec<Happening>);
 
 /// Writes one round after the other until the sender is dropped. A write that failed asks for all statuses again, later each time
 /// that it fails again.
@@ -110,77 +109,32 @@ impl Retry {
 }
 
 /// Writes all; what failed is returned by the object's UID.
-async fn write(writer: &Writer, changes: Changes) -> BTreeMap<String, WriteError> {
-    let mut requests: Vec<BoxFuture<'_, (String, Result<(), WriteError>)>> = Vec::new();
-    macro_rules! push {
-        ($list:expr, $object:ident, $value:ident, $request:expr) => {
-            for ($object, $value) in $list {
-                requests.push(Box::pin(async move {
-                    ($object.uid().unwrap_or_default(), $request.await)
-                }));
-            }
-        };
-    }
-    // The label first: it is what keeps an object from being deleted.
-    push!(
-        changes.clusters_in_use,
-        object,
-        used,
-        writer.in_use(&*object, used)
-    );
-    push!(
-        changes.sites_in_use,
-        object,
-        used,
-        writer.in_use(&*object, used)
-    );
-    push!(
-        changes.vpns_in_use,
-        object,
-        used,
-        writer.in_use(&*object, used)
-    );
-    push!(
-        changes.links,
-        object,
-        status,
-        writer.status(&*object, &status)
-    );
-    push!(
-        changes.clusters,
-        object,
-        status,
-        writer.status(&*object, &status)
-    );
-    push!(
-        changes.sites,
-        object,
-        status,
-        writer.status(&*object, &status)
-    );
-    push!(
-        changes.vpns,
-        object,
-        status,
-        writer.status(&*object, &status)
-    );
-    push!(
-        changes.ledgers,
-        object,
-        status,
-        writer.status(&*object, &status)
-    );
-    push!(
-        changes.plans,
-        object,
-        status,
-        writer.namespaced_status(&*object, &status)
-    );
-    stream::iter(requests)
+async fn write(writer: &Writer, wanted: Vec<Announcement>) -> BTreeMap<String, WriteError> {
+    stream::iter(wanted)
+        .map(|announcement| send(writer, announcement))
         .buffer_unordered(PARALLEL)
         .filter_map(|(uid, result)| async { Some((uid, result.err()?)) })
         .collect()
         .await
+}
+
+/// Writes one; returns the object's UID beside what came of it.
+async fn send(writer: &Writer, announcement: Announcement) -> (String, Result<(), WriteError>) {
+    use Announcement as It;
+    fn uid<K: Resource>(object: &K) -> String {
+        object.uid().unwrap_or_default()
+    }
+    match announcement {
+        It::Link(it, status) => (uid(&*it), writer.status(&*it, &status).await),
+        It::Cluster(it, status) => (uid(&*it), writer.status(&*it, &status).await),
+        It::Site(it, status) => (uid(&*it), writer.status(&*it, &status).await),
+        It::Vpn(it, status) => (uid(&*it), writer.status(&*it, &status).await),
+        It::Ledger(it, status) => (uid(&*it), writer.status(&*it, &status).await),
+        It::Plan(it, status) => (uid(&*it), writer.namespaced_status(&*it, &status).await),
+        It::ClusterInUse(it, used) => (uid(&*it), writer.in_use(&*it, used).await),
+        It::SiteInUse(it, used) => (uid(&*it), writer.in_use(&*it, used).await),
+        It::VpnInUse(it, used) => (uid(&*it), writer.in_use(&*it, used).await),
+    }
 }
 
 async fn publish(recorder: &Recorder, happening: Happening) {

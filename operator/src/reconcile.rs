@@ -16,7 +16,7 @@ use crate::fold::fold;
 use crate::index::{Index, News, Scope};
 use crate::restore::Seen;
 use crate::shared::Shared;
-use crate::status::{Changes, Due, Hold, Judged, Readiness, changes};
+use crate::status::{Announcement, Due, Hold, Judged, Readiness, announcements};
 use crate::steps::{Steps, link_of, steps};
 use crate::touched::{Extent, Target, Touched, Whole};
 use crate::world::LastReadable;
@@ -123,10 +123,10 @@ impl Keeper {
     }
 
     /// The statuses, labels and Events of what is due, a bounded part of it at a time.
-    pub fn statuses(&mut self, now: Timestamp, clock: Instant) -> Changes {
+    pub fn statuses(&mut self, now: Timestamp, clock: Instant) -> Vec<Announcement> {
         self.due.links.extend(self.hold.over(clock).cloned());
         let Some(decided) = &self.decided else {
-            return Changes::default();
+            return Vec::new();
         };
         let due = self.due.take(STATUSES_AT_ONCE);
         let judged = Judged {
@@ -135,9 +135,9 @@ impl Keeper {
             members: &self.members,
             refused: &self.refused,
         };
-        let mut changes = changes(&judged, &due, now);
-        self.hold.hold_back(&mut changes, due.links.iter(), clock);
-        changes
+        let mut wanted = announcements(&judged, &due, now);
+        self.hold.hold_back(&mut wanted, due.links.iter(), clock);
+        wanted
     }
 
     /// Whether a status may have to be written by now.

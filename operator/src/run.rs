@@ -289,11 +289,11 @@ impl Passes<'_> {
         if !self.may_tell() {
             return;
         }
-        let changes = self.keeper.statuses(Timestamp::now(), Instant::now());
-        if changes.is_empty() && self.happened.is_empty() {
+        let wanted = self.keeper.statuses(Timestamp::now(), Instant::now());
+        if wanted.is_empty() && self.happened.is_empty() {
             return;
         }
-        let round = (changes, std::mem::take(&mut self.happened));
+        let round = (wanted, std::mem::take(&mut self.happened));
         // The announcer lives until this end is dropped.
         let _ = self.rounds.send(round);
         self.announcer_is_idle = false;

@@ -99,14 +99,14 @@ impl Bench {
     }
 
     /// All statuses that differ.
-    fn statuses(&self, decided: &Decided, refused: &Refused) -> Changes {
+    fn statuses(&self, decided: &Decided, refused: &Refused) -> Vec<Announcement> {
         let judged = Judged {
             index: &self.index,
             decided,
             members: &Readiness::judge(&self.index, decided),
             refused,
         };
-        changes(&judged, &Due::all(&self.index), Timestamp::UNIX_EPOCH)
+        announcements(&judged, &Due::all(&self.index), Timestamp::UNIX_EPOCH)
     }
 
     fn store(&mut self, write: Write) {
@@ -479,10 +479,13 @@ fn a_write_that_was_refused_concerns_its_own_link_alone() {
             reason: "not welcome".to_owned(),
         };
         refused.push(link.map(|name| LinkName::new(name).unwrap()), error);
-        let changes = bench.statuses(&decided, &refused);
+        let wanted = bench.statuses(&decided, &refused);
         for (name, expected) in planned {
-            let mut links = changes.links.iter();
-            let (_, status) = links.find(|(object, _)| object.name_any() == name).unwrap();
+            let of_link = |it: &Announcement| match it {
+                Announcement::Link(link, status) if link.name_any() == name => Some(status.clone()),
+                _ => None,
+            };
+            let status = wanted.iter().find_map(of_link).unwrap();
             let mut conditions = status.conditions.iter();
             let found = conditions.find(|it| it.type_ == "Planned").unwrap();
             assert_eq!(found.status, expected, "{name} after {link:?}");

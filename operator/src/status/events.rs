@@ -1,6 +1,6 @@
 //! Events: only when something happened, told from what is written and what was there before.
 
-use super::{Changes, link::new_entries};
+use super::{Announcement, judgement::clipped, link::new_entries};
 use crate::decided::Decided;
 use crate::index::Index;
 use crate::reconcile::Stored;
@@ -10,8 +10,10 @@ use kube::{Resource, ResourceExt};
 use tieline_core::ids::NodeId;
 use tieline_core::notice::Reason;
 use tieline_core::peer::AcceptedPeers;
-use tieline_crds::AddressLedgerStatus;
 use tieline_crds::condition::{ObjectCondition, Occurrence, Standing};
+use tieline_crds::{
+    AddressLedger, AddressLedgerStatus, ClusterLink, ClusterLinkStatus, Site, SiteStatus,
+};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,86 +93,92 @@ pub fn done(index: &Index, decided: &Decided, stored: &Stored) -> Vec<Happening>
 
 /// What happened, judging from statuses that are about to change.
 #[must_use]
-pub fn happenings(changes: &Changes) -> Vec<Happening> {
+pub fn happenings(wanted: &[Announcement]) -> Vec<Happening> {
     let mut happened = Vec::new();
-    for (object, status) in &changes.links {
-        let held = object.status.clone().unwrap_or_default();
-        let about = object.object_ref(&());
-        for entry in new_entries(&held.not_ready, &status.not_ready) {
-            // Agents that are about to catch up are the normal course of things.
-            if Reason::parse(&entry.reason).is_some_and(Reason::passes_by_itself) {
-                continue;
-            }
-            happened.push(Happening {
-                regarding: about.clone(),
-                warning: true,
-                reason: entry.reason.clone(),
-                note: format!("{} {}: {}", entry.kind, entry.name, entry.message),
-                action: "Judge",
-            });
-        }
-        for wanted in &status.conditions {
-            let before = held.conditions.iter().find(|it| it.type_ == wanted.type_);
-            let was = before.is_some_and(|it| it.status == "True");
-            let turned = before.is_some_and(|it| it.status != wanted.status)
-                || (before.is_none() && wanted.status == "True");
-            let failed = before.is_none()
-                && wanted.status == "False"
-                && ObjectCondition::Accepted.is(wanted);
-            if ObjectCondition::Converged.is(wanted) || !(turned || failed) {
-                continue;
-            }
-            happened.push(Happening {
-                regarding: about.clone(),
-                warning: was || failed,
-                reason: if wanted.status == "True" {
-                    wanted.type_.clone()
-                } else {
-                    wanted.reason.clone()
-                },
-                note: super::judgement::clipped(wanted.message.clone(), 1000),
-                action: "Judge",
-            });
-        }
-    }
-    for (object, status) in &changes.sites {
-        let held = object.status.clone().unwrap_or_default();
-        for gateway in status
-            .gateways
-            .iter()
-            .filter(|it| !held.gateways.contains(it))
-        {
-            happened.push(Happening {
-                regarding: object.object_ref(&()),
-                warning: false,
-                reason: Occurrence::GatewayElected.to_string(),
-                note: format!(
-                    "Node {} is gateway {} of site {}",
-                    gateway.node,
-                    gateway.rank,
-                    object.name_any()
-                ),
-                action: "Elect",
-            });
-        }
-    }
-    for (object, status) in &changes.ledgers {
-        let frozen = |status: &AddressLedgerStatus| {
-            let frozen = ObjectCondition::Frozen.of(&status.conditions);
-            frozen.filter(|it| it.status == "True").cloned()
-        };
-        let was = object.status.as_ref().and_then(frozen);
-        if let Some(frozen) = frozen(status)
-            && was.is_none()
-        {
-            happened.push(Happening {
-                regarding: object.object_ref(&()),
-                warning: true,
-                reason: Standing::RevisionBehind.to_string(),
-                note: super::judgement::clipped(frozen.message, 1000),
-                action: "Freeze",
-            });
+    for announcement in wanted {
+        match announcement {
+            Announcement::Link(link, status) => of_link(link, status, &mut happened),
+            Announcement::Site(site, status) => of_site(site, status, &mut happened),
+            Announcement::Ledger(ledger, status) => happened.extend(frozen(ledger, status)),
+            _ => {}
         }
     }
     happened
+}
+
+fn of_link(object: &ClusterLink, status: &ClusterLinkStatus, happened: &mut Vec<Happening>) {
+    let held = object.status.clone().unwrap_or_default();
+    let about = object.object_ref(&());
+    for entry in new_entries(&held.not_ready, &status.not_ready) {
+        // Agents that are about to catch up are the normal course of things.
+        if Reason::parse(&entry.reason).is_some_and(Reason::passes_by_itself) {
+            continue;
+        }
+        happened.push(Happening {
+            regarding: about.clone(),
+            warning: true,
+            reason: entry.reason.clone(),
+            note: format!("{} {}: {}", entry.kind, entry.name, entry.message),
+            action: "Judge",
+        });
+    }
+    for wanted in &status.conditions {
+        let before = held.conditions.iter().find(|it| it.type_ == wanted.type_);
+        let was = before.is_some_and(|it| it.status == "True");
+        let turned = before.is_some_and(|it| it.status != wanted.status)
+            || (before.is_none() && wanted.status == "True");
+        let failed =
+            before.is_none() && wanted.status == "False" && ObjectCondition::Accepted.is(wanted);
+        if ObjectCondition::Converged.is(wanted) || !(turned || failed) {
+            continue;
+        }
+        happened.push(Happening {
+            regarding: about.clone(),
+            warning: was || failed,
+            reason: if wanted.status == "True" {
+                wanted.type_.clone()
+            } else {
+                wanted.reason.clone()
+            },
+            note: clipped(wanted.message.clone(), 1000),
+            action: "Judge",
+        });
+    }
+}
+
+fn of_site(object: &Site, status: &SiteStatus, happened: &mut Vec<Happening>) {
+    let held = object.status.as_ref().map(|held| &held.gateways[..]);
+    let held = held.unwrap_or_default();
+    for gateway in status.gateways.iter().filter(|it| !held.contains(it)) {
+        happened.push(Happening {
+            regarding: object.object_ref(&()),
+            warning: false,
+            reason: Occurrence::GatewayElected.to_string(),
+            note: format!(
+                "Node {} is gateway {} of site {}",
+                gateway.node,
+                gateway.rank,
+                object.name_any()
+            ),
+            action: "Elect",
+        });
+    }
+}
+
+/// That a ledger takes no new grants from now on.
+fn frozen(object: &AddressLedger, status: &AddressLedgerStatus) -> Option<Happening> {
+    let frozen = |status: &AddressLedgerStatus| {
+        let frozen = ObjectCondition::Frozen.of(&status.conditions);
+        frozen.filter(|it| it.status == "True").cloned()
+    };
+    if object.status.as_ref().and_then(frozen).is_some() {
+        return None;
+    }
+    Some(Happening {
+        regarding: object.object_ref(&()),
+        warning: true,
+        reason: Standing::RevisionBehind.to_string(),
+        note: clipped(frozen(status)?.message, 1000),
+        action: "Freeze",
+    })
 }

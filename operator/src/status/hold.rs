@@ -3,7 +3,7 @@
 //! The two ends of a path tell of it at different moments: one that has just been told of a newcomer may still say that all its
 //! paths are up. Whoever waits for Ready would believe a state that lasts for a moment. Pure: the time is an argument.
 
-use super::Changes;
+use super::Announcement;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,15 +27,18 @@ impl Hold {
         }
     }
 
-    /// Takes links out of `changes` that have not been ready for long enough. `judged` are the links that were looked at.
+    /// Takes links out of `wanted` that have not been ready for long enough. `judged` are the links that were looked at.
     pub fn hold_back<'n>(
         &mut self,
-        changes: &mut Changes,
+        wanted: &mut Vec<Announcement>,
         judged: impl Iterator<Item = &'n String>,
         now: Instant,
     ) {
         let mut turning: BTreeMap<String, Instant> = BTreeMap::new();
-        changes.links.retain(|(object, status)| {
+        wanted.retain(|announcement| {
+            let Announcement::Link(object, status) = announcement else {
+                return true;
+            };
             let held = object.status.as_ref();
             let was = held.is_some_and(|held| ObjectCondition::Ready.holds(&held.conditions));
             if was || !ObjectCondition::Ready.holds(&status.conditions) {
@@ -77,7 +80,7 @@ mod tests {
     use std::sync::Arc;
     use tieline_crds::{ClusterLink, ClusterLinkStatus};
 
-    fn changes(ready: bool) -> Changes {
+    fn link(ready: bool) -> Vec<Announcement> {
         let object: ClusterLink = serde_json::from_value(
             serde_json::json!({"metadata": {"name": "acme"}, "spec": {"members": {}}}),
         )
@@ -90,10 +93,7 @@ mod tests {
             conditions: vec![serde_json::from_value(condition).unwrap()],
             ..ClusterLinkStatus::default()
         };
-        Changes {
-            links: vec![(Arc::new(object), status)],
-            ..Changes::default()
-        }
+        vec![Announcement::Link(Arc::new(object), status)]
     }
 
     #[test]
@@ -102,10 +102,10 @@ mod tests {
         let mut hold = Hold::new(second);
         let name = "acme".to_owned();
         let mut look = |ready: bool, after: f64| {
-            let mut changes = changes(ready);
+            let mut wanted = link(ready);
             let now = begin + Duration::from_secs_f64(after);
-            hold.hold_back(&mut changes, [&name].into_iter(), now);
-            (changes.links.len(), hold.until().is_some())
+            hold.hold_back(&mut wanted, [&name].into_iter(), now);
+            (wanted.len(), hold.until().is_some())
         };
         assert_eq!(look(true, 0.0), (0, true));
         assert_eq!(look(true, 0.5), (0, true), "it goes on counting");

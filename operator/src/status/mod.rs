@@ -27,6 +27,7 @@ pub use readiness::{GatewayState, Readiness, paths_of};
 
 use crate::write::{IN_USE, differs};
 use k8s_openapi::jiff::Timestamp;
+use kube::core::object::HasStatus;
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use std::sync::Arc;
@@ -35,101 +36,93 @@ use tieline_crds::{
     NetworkPlan, NetworkPlanStatus, Site, SiteStatus, VpnAttachment, VpnAttachmentStatus,
 };
 
-/// Every status and label that has to be written, because it differs from what is there.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Changes {
-    /// ClusterLinks.
-    pub links: Vec<(Arc<ClusterLink>, ClusterLinkStatus)>,
-    /// Clusters.
-    pub clusters: Vec<(Arc<Cluster>, ClusterStatus)>,
-    /// Sites.
-    pub sites: Vec<(Arc<Site>, SiteStatus)>,
-    /// VpnAttachments.
-    pub vpns: Vec<(Arc<VpnAttachment>, VpnAttachmentStatus)>,
-    /// AddressLedgers.
-    pub ledgers: Vec<(Arc<AddressLedger>, AddressLedgerStatus)>,
-    /// NetworkPlans.
-    pub plans: Vec<(Arc<NetworkPlan>, NetworkPlanStatus)>,
-    /// Clusters whose label has to be set or removed.
-    pub clusters_in_use: Vec<(Arc<Cluster>, bool)>,
-    /// Sites likewise.
-    pub sites_in_use: Vec<(Arc<Site>, bool)>,
-    /// VpnAttachments likewise.
-    pub vpns_in_use: Vec<(Arc<VpnAttachment>, bool)>,
+/// An object of a kind and the status that it is to have, or whether the label on it says that a link uses it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Announcement {
+    /// A ClusterLink's status.
+    Link(Arc<ClusterLink>, ClusterLinkStatus),
+    /// A Cluster's status.
+    Cluster(Arc<Cluster>, ClusterStatus),
+    /// A Site's status.
+    Site(Arc<Site>, SiteStatus),
+    /// A VpnAttachment's status.
+    Vpn(Arc<VpnAttachment>, VpnAttachmentStatus),
+    /// An AddressLedger's status.
+    Ledger(Arc<AddressLedger>, AddressLedgerStatus),
+    /// A NetworkPlan's status.
+    Plan(Arc<NetworkPlan>, NetworkPlanStatus),
+    /// A Cluster's label.
+    ClusterInUse(Arc<Cluster>, bool),
+    /// A Site's label.
+    SiteInUse(Arc<Site>, bool),
+    /// A VpnAttachment's label.
+    VpnInUse(Arc<VpnAttachment>, bool),
 }
 
-impl Changes {
-    /// Whether nothing has to be written.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// What has to be written of what is due. `now` becomes the transition time of what changes.
+/// What is due and differs from what is there. Labels come first: they keep an object from being deleted. `now` becomes the transition
+/// time of what changes.
 #[must_use]
-pub fn changes(from: &Judged<'_>, due: &Due, now: Timestamp) -> Changes {
-    let index = from.index;
-    let mut changes = Changes::default();
+pub fn announcements(from: &Judged<'_>, due: &Due, now: Timestamp) -> Vec<Announcement> {
+    use Announcement as It;
+    let (index, uses) = (from.index, &from.decided.uses);
+    let (mut labels, mut statuses) = (Vec::new(), Vec::new());
     for object in due.links.iter().filter_map(|it| index.links.get(it)) {
         let status = link::status(object, from, now);
-        keep_changed(&mut changes.links, object, object.status.as_ref(), status);
+        statuses.extend(changed(object, status, It::Link));
     }
     for object in due.clusters.iter().filter_map(|it| index.clusters.get(it)) {
         let status = cluster::status(object, from, now);
-        keep_changed(
-            &mut changes.clusters,
-            object,
-            object.status.as_ref(),
-            status,
-        );
-        let used = from.decided.uses.uses_cluster(&object.name_any());
-        keep_label(&mut changes.clusters_in_use, object, used);
+        statuses.extend(changed(object, status, It::Cluster));
+        let used = uses.uses_cluster(&object.name_any());
+        labels.extend(relabelled(object, used, It::ClusterInUse));
     }
     for object in due.sites.iter().filter_map(|it| index.sites.get(it)) {
-        let used: Vec<&String> = from.decided.uses.of_site(&object.name_any()).collect();
-        keep_label(&mut changes.sites_in_use, object, !used.is_empty());
+        let used: Vec<&String> = uses.of_site(&object.name_any()).collect();
+        labels.extend(relabelled(object, !used.is_empty(), It::SiteInUse));
         let status = site::status(object, from, &used, now);
-        keep_changed(&mut changes.sites, object, object.status.as_ref(), status);
+        statuses.extend(changed(object, status, It::Site));
     }
     for object in due.vpns.iter().filter_map(|it| index.vpns.get(it)) {
         let status = vpn::status(object, from, now);
-        keep_changed(&mut changes.vpns, object, object.status.as_ref(), status);
-        let used = from.decided.uses.uses_vpn(&object.name_any());
-        keep_label(&mut changes.vpns_in_use, object, used);
+        statuses.extend(changed(object, status, It::Vpn));
+        let used = uses.uses_vpn(&object.name_any());
+        labels.extend(relabelled(object, used, It::VpnInUse));
     }
     // A slice is part of its ledger, whose head has the status.
     let heads = due.ledgers.iter().filter(|name| !name.contains('.'));
     for object in heads.filter_map(|it| index.ledgers.get(it)) {
         let status = ledger::status(object, from.decided, now);
-        keep_changed(&mut changes.ledgers, object, object.status.as_ref(), status);
+        statuses.extend(changed(object, status, It::Ledger));
     }
     for object in due.plans.iter().filter_map(|it| index.plans.get(it)) {
         let status = link::plan_status(object, from.members);
-        keep_changed(&mut changes.plans, object, object.status.as_ref(), status);
+        statuses.extend(changed(object, status, It::Plan));
     }
-    changes
+    labels.append(&mut statuses);
+    labels
 }
 
-fn keep_changed<K, S: Serialize + PartialEq>(
-    into: &mut Vec<(Arc<K>, S)>,
+fn changed<K: HasStatus>(
     object: &Arc<K>,
-    held: Option<&S>,
-    wanted: S,
-) {
-    if held != Some(&wanted) && differs(&wanted, held) {
-        into.push((object.clone(), wanted));
-    }
+    wanted: K::Status,
+    announcement: fn(Arc<K>, K::Status) -> Announcement,
+) -> Option<Announcement>
+where
+    K::Status: Serialize + PartialEq,
+{
+    let held = object.status();
+    let changed = held != Some(&wanted) && differs(&wanted, held);
+    changed.then(|| announcement(object.clone(), wanted))
 }
 
-fn keep_label<K: Resource>(into: &mut Vec<(Arc<K>, bool)>, object: &Arc<K>, used: bool) {
-    let labelled = object
-        .labels()
-        .get(IN_USE)
-        .is_some_and(|value| value == "true");
-    if used != labelled {
-        into.push((object.clone(), used));
-    }
+fn relabelled<K: Resource>(
+    object: &Arc<K>,
+    used: bool,
+    announcement: fn(Arc<K>, bool) -> Announcement,
+) -> Option<Announcement> {
+    let label = object.labels().get(IN_USE);
+    let labelled = label.is_some_and(|value| value == "true");
+    (used != labelled).then(|| announcement(object.clone(), used))
 }
 
 #[cfg(test)]

@@ -137,22 +137,32 @@ impl Bench {
     /// Stores the statuses that are due: then none is left that differs.
     fn write_due(&mut self, at: &str) {
         while self.keeper.has_due(Instant::now()) {
-            let found = self.keeper.statuses(Timestamp::UNIX_EPOCH, Instant::now());
-            macro_rules! keep {
-                ($($list:ident),*) => {$(
-                    for (object, status) in found.$list {
-                        let mut object = (*object).clone();
-                        object.status = Some(status);
-                        self.index.apply_own(object);
-                    }
-                )*};
+            for announcement in self.keeper.statuses(Timestamp::UNIX_EPOCH, Instant::now()) {
+                macro_rules! keep {
+                    ($($kind:ident),*) => {
+                        match announcement {
+                            $(Announcement::$kind(object, status) => {
+                                let mut object = (*object).clone();
+                                object.status = Some(status);
+                                self.index.apply_own(object);
+                            })*
+                            Announcement::ClusterInUse(..)
+                            | Announcement::SiteInUse(..)
+                            | Announcement::VpnInUse(..) => {}
+                        }
+                    };
+                }
+                keep!(Link, Cluster, Site, Vpn, Ledger, Plan);
             }
-            keep!(links, clusters, sites, vpns, ledgers, plans);
         }
         let decided = self.keeper.decided.clone().unwrap();
         let mut left = self.statuses(&decided, &Refused::default());
-        left.clusters_in_use.clear();
-        left.sites_in_use.clear();
+        left.retain(|it| {
+            !matches!(
+                it,
+                Announcement::ClusterInUse(..) | Announcement::SiteInUse(..)
+            )
+        });
         assert!(left.is_empty(), "{at}: {left:?}");
     }
 }

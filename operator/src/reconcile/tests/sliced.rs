@@ -166,12 +166,14 @@ fn without_one_of_its_slices_nothing_is_decided_until_the_administrator_gives_it
     ] {
         assert!(message.contains(part), "no {part} in: {message}");
     }
-    let changes = bench.statuses(&decided, &Refused::default());
-    let (_, status) = &changes
-        .ledgers
-        .iter()
-        .find(|(object, _)| object.name_any() == "cluster-shop")
-        .unwrap();
+    let wanted = bench.statuses(&decided, &Refused::default());
+    let of_ledger = |it: &Announcement| match it {
+        Announcement::Ledger(ledger, status) if ledger.name_any() == "cluster-shop" => {
+            Some(status.clone())
+        }
+        _ => None,
+    };
+    let status = wanted.iter().find_map(of_ledger).unwrap();
     assert_eq!(status.conditions[0].status, "True");
     assert_eq!(status.conditions[0].reason, "SliceMissing");
     // Put back, it is as before.
