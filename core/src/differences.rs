@@ -50,6 +50,7 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(differences(&one, &one, char::eq).count(), 0);
     }
+
     #[test]
     fn of_lists_without_values_those_are_told_that_one_side_has() {
         let keys = |keys: &'static [u8]| keys.iter().map(|key| (key, ()));

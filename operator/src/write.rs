@@ -484,7 +484,7 @@ fn merge() -> PatchParams {
     }
 }
 
-/// A kind that is written.
+/// What an indexed kind needs to be written: a name for the bounds.
 pub trait Written: Indexed + Debug + DeserializeOwned + Serialize + Send + Sync {}
 
 impl<K: Indexed + Debug + DeserializeOwned + Serialize + Send + Sync> Written for K {}

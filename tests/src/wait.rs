@@ -1,4 +1,4 @@
-//! The one wait: what is not there yet is looked for again and again, and who waited in vain says for what, and why not.
+//! Waiting: what is not there yet is looked for again and again, and who waited in vain says for what, and why not.
 
 use anyhow::Result;
 use std::time::{Duration, Instant};

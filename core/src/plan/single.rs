@@ -232,6 +232,7 @@ fn attempt<'a>(
     serve(&mut parts, &mut hub, Draft::pods);
     hub.settle_mesh_families();
     serve(&mut parts, &mut hub, Draft::mesh);
+    // After all grants: what is free then is what the next pass would name, too.
     for Part { wish, draft, .. } in &parts {
         hub.report_missing(wish, draft.missing());
     }

@@ -400,13 +400,20 @@ fn judge_node(
             format!("its agent has not applied plan revision {revision} yet"),
         );
     }
-    // Its agent counts paths once it has seen that its keys are accepted. Of two nodes, the one accepted later has then seen
-    // the other's keys, so that no pair is missing from both counts.
-    let is_accepted = peer.is_some_and(|peer| !peer.spec.accepted_keys.is_empty());
-    let Some(paths) = peer.and_then(paths_of).filter(|_| is_accepted) else {
+    if peer.is_none_or(|peer| peer.spec.accepted_keys.is_empty()) {
         return no(
             Reason::Connecting,
-            "its keys are not accepted yet, or its agent has not seen yet that they are".to_owned(),
+            "its keys are not accepted yet".to_owned(),
+        );
+    }
+    // Its agent counts paths once it has seen that its keys are accepted. Of two gateways, the one accepted later has then seen
+    // the other's keys, so that no pair of them is missing from both counts. That a node counts a second gateway that has just
+    // come is left to the hold on Ready.
+    let Some(paths) = peer.and_then(paths_of) else {
+        return no(
+            Reason::Connecting,
+            "its agent counts no paths yet; if that stays, the conditions of its Peer say why"
+                .to_owned(),
         );
     };
     if paths.total > 0 && paths.up == 0 {

@@ -114,7 +114,7 @@ pub(crate) fn upgrade() -> Result<()> {
         stage.nothing_clear()?;
         stage.nothing_renumbered(&before, None)?;
         // An operator that was replaced may take a moment to end.
-        eventually("every agent to report its version", PATIENCE, || {
+        eventually("every program to be of the next version", PATIENCE, || {
             versions(stage)
         })?;
         let columns = stage.lab.control_plane().kubectl(&[

@@ -55,7 +55,7 @@ pub(crate) fn joined() -> Result<()> {
         let stream = stage.ping(&across(&ends), Duration::from_millis(50))?;
         let begun = Instant::now();
         let node = stage.lab.join("paris")?;
-        let ready = eventually("the mesh to be Ready", PATIENCE, || {
+        let ready = eventually("the new node to be Ready", PATIENCE, || {
             stage.lab.wait_ready(Duration::ZERO)?;
             Ok(Instant::now())
         })?;

@@ -138,7 +138,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The counter-proof: takes the guard from a node and fails unless its pods' packets are then heard the agent has put the
+    /// The counter-proof: takes the guard from a node and fails unless its pods' packets are then heard, until the agent has put the
     /// guard back.
     fn leaks_without_the_guard(&self, oracle: &mut Oracle) -> Result<()> {
         let node = "oslo-2";
@@ -205,7 +205,7 @@ impl Stage {
         self.nothing_clear()
     }
 
-    /// Lets these pods answer [`Stage::hush`].
+    /// Lets these pods answer, until [`Stage::hush`].
     pub(crate) fn serve(&self, ends: &[Endpoint]) -> Result<()> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         for end in ends {

@@ -62,6 +62,7 @@ fn breakages(proposal: &Proposal, touched: &Touched) -> Vec<Proposal> {
         with(&|node| node.pod_cidrs.clear());
         with(&|node| node.mesh_addresses.clear());
         with(&|node| node.gateway_rank = Some(3));
+        with(&|node| node.assign = !node.assign);
         with(&|node| node.site = SITES[2].parse().unwrap());
     }
     broken

@@ -124,7 +124,10 @@ fn every_invariant_has_a_mutation() {
     .concat();
     let missing: Vec<&&str> = names
         .iter()
-        .filter(|name| !mutations.contains(&format!("Invariant::{name}")))
+        .filter(|name| {
+            let named = |end| mutations.contains(&format!("Invariant::{name}{end}"));
+            !named(')') && !named(',')
+        })
         .collect();
     assert!(names.len() > 50 && missing.is_empty(), "{missing:?}");
 }
