@@ -59,6 +59,16 @@ fn nodes_that_are_told_something_else() {
         &findings,
         any(Invariant::PodCidrsAsObserved),
     );
+    let given = proposal.nodes[&node_id("us", "rome-1")].pod_cidrs.iter();
+    let given: Vec<String> = given.map(ToString::to_string).collect();
+    let given: Vec<&str> = given.iter().map(String::as_str).collect();
+    world.node("us", "rome-1", "rome", &given);
+    let findings = check(&world.fleet, &world.before, &proposal);
+    expect(
+        "assigned what it has",
+        &findings,
+        names(Invariant::AssignedOnce, "already"),
+    );
     world.remove_node("us", "rome-1");
     let findings = check(&world.fleet, &world.before, &proposal);
     expect("a node that is gone", &findings, any(Invariant::NodeExists));
